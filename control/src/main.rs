@@ -1,0 +1,2 @@
+//! The control service.
+fn main() {}

@@ -1,0 +1,1 @@
+//! SPIFFE certificates and TLS configurations.

@@ -1,0 +1,1 @@
+//! Generated protocol-buffer and gRPC code; the sources are in `proto/`.

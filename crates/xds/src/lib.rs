@@ -1,0 +1,1 @@
+//! Delta xDS for the mesh.
