@@ -1,0 +1,26 @@
+//! Generates the messages and services of `proto/`, without a protoc on the machine.
+
+use std::error::Error;
+
+const ROOT: &str = "proto";
+
+const FILES: [&str; 5] = [
+    "istio/workload/workload.proto",
+    "istio/security/authorization.proto",
+    "istio/v1/auth/ca.proto",
+    "envoy/service/discovery/v3/discovery.proto",
+    "ambit/workload/v1/extensions.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={ROOT}");
+    let descriptors = protox::compile(FILES, [ROOT])?;
+    tonic_prost_build::configure()
+        // Maps in the order of their keys: equal messages have equal encodings, which the versions
+        // of resources rest on.
+        .btree_map(".")
+        // A workload is twice the size of a service; an address should not be as large as either.
+        .boxed("istio.workload.Address.type.workload")
+        .compile_fds(descriptors)?;
+    Ok(())
+}
