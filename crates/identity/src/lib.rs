@@ -1,1 +1,12 @@
-//! SPIFFE certificates and TLS configurations.
+//! Who a workload is on the wire: its SPIFFE certificate, how it is obtained and renewed, and the
+//! TLS configurations made from it.
+//!
+//! What an identity is allowed to do is not decided here: that is `ambit-mesh`'s policy.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod certificate;
+pub mod spiffe;
+pub mod tls;
+pub mod verify;

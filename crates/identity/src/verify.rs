@@ -1,0 +1,83 @@
+//! Who the far end of a finished handshake is.
+//!
+//! The handshake proved that the certificate is one of the mesh; this module says whose, and
+//! whether it is one of those that were wanted.
+
+use ambit_mesh::identity::SpiffeId;
+use rustls::pki_types::CertificateDer;
+
+use crate::spiffe::{self, NotASpiffeLeaf};
+
+/// A peer whose certificate was verified by a handshake and read here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VerifiedPeer {
+    id: SpiffeId,
+}
+
+impl VerifiedPeer {
+    /// Who it is.
+    pub fn id(&self) -> &SpiffeId {
+        &self.id
+    }
+
+    /// Who it is, by value.
+    pub fn into_id(self) -> SpiffeId {
+        self.id
+    }
+}
+
+/// The peer of an accepted connection. `presented` is what
+/// [`rustls::ServerConnection::peer_certificates`] gives after a handshake with
+/// [`crate::tls::TlsIdentity::server`], which has already checked the trust domain.
+///
+/// # Errors
+/// When no certificate was presented or it names no workload; neither happens with that
+/// configuration.
+pub fn accepted_peer(presented: &[CertificateDer<'_>]) -> Result<VerifiedPeer, PeerRefused> {
+    let leaf = presented.first().ok_or(PeerRefused::NoCertificate)?;
+    Ok(VerifiedPeer { id: spiffe::from_certificate(leaf)? })
+}
+
+/// The peer of an opened connection, which must be one of `expected`. `presented` is what
+/// [`rustls::ClientConnection::peer_certificates`] gives after a handshake with
+/// [`crate::tls::TlsIdentity::client`]. To be called before any CONNECT is sent.
+///
+/// # Errors
+/// When the peer is somebody else. Nobody satisfies an empty `expected`.
+pub fn expect_peer(
+    presented: &[CertificateDer<'_>],
+    expected: &[SpiffeId],
+) -> Result<VerifiedPeer, PeerRefused> {
+    let peer = accepted_peer(presented)?;
+    if expected.contains(&peer.id) {
+        return Ok(peer);
+    }
+    Err(PeerRefused::Unexpected { presented: peer.id, expected: expected.to_vec() })
+}
+
+/// Why a peer is not talked to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerRefused {
+    /// It presented nothing.
+    #[error("the peer presented no certificate")]
+    NoCertificate,
+    /// Its certificate names no workload.
+    #[error(transparent)]
+    Leaf(#[from] NotASpiffeLeaf),
+    /// It belongs to a trust domain that is not accepted.
+    #[error("the peer is {presented}, whose trust domain is neither ours nor one of its aliases")]
+    TrustDomain {
+        /// Who it is.
+        presented: SpiffeId,
+    },
+    /// It is somebody else.
+    #[error(
+        "the peer is {presented}, but one of {expected:?} was expected: its address may have been reused"
+    )]
+    Unexpected {
+        /// Who it is.
+        presented: SpiffeId,
+        /// Who was wanted.
+        expected: Vec<SpiffeId>,
+    },
+}
