@@ -19,8 +19,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Maps in the order of their keys: equal messages have equal encodings, which the versions
         // of resources rest on.
         .btree_map(".")
-        // A workload is twice the size of a service; an address should not be as large as either.
-        .boxed("istio.workload.Address.type.workload")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -7,6 +7,7 @@
 /// Istio's.
 pub mod istio {
     /// Package `istio.workload`: workloads and services.
+    #[expect(clippy::large_enum_variant, reason = "generated; an address lives only while it is converted")]
     pub mod workload {
         tonic::include_proto!("istio.workload");
     }
