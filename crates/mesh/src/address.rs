@@ -1,8 +1,12 @@
 //! Addresses and names by which the mesh finds workloads and services.
 
+mod authority;
+
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+pub use authority::{Authority, InvalidAuthority};
 
 /// A network of Istio's multi-network model: addresses are unique only within one. Empty for a
 /// mesh of a single network.
@@ -70,4 +74,10 @@ impl fmt::Display for GatewayAddress {
             GatewayDestination::Address(address) => write!(f, "{address}:{}", self.hbone_mtls_port),
         }
     }
+}
+
+/// The address with IPv4 written as IPv4: a dual-stack socket shows an IPv4 peer as
+/// `::ffff:a.b.c.d`.
+pub fn canonical_socket(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

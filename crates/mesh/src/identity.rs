@@ -2,9 +2,13 @@
 //!
 //! Reading one out of a certificate is `ambit-identity`'s work; this module owns the names alone.
 
+mod set;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+
+pub use set::IdentitySet;
 
 /// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`: who a workload is.
 ///

@@ -8,7 +8,10 @@
 #![warn(missing_docs)]
 
 pub mod address;
+pub mod balance;
+pub mod decide;
 pub mod identity;
 pub mod policy;
 pub mod service;
+pub mod snapshot;
 pub mod workload;

@@ -1,13 +1,18 @@
 //! Layer-4 authorization: Istio's AuthorizationPolicy as `istio.security.Authorization` carries it.
 //!
-//! This module owns the data. What a rule means at layer 7 is not
+//! This module owns the data and its meaning for a connection. What a rule means at layer 7 is not
 //! known here: `control` translates it away first.
 
+mod authorize;
+mod matching;
+
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+
+pub use authorize::{AllowedBy, Denied, DryRunVerdict, Permit, authorize, dry_run};
+pub use matching::{Connection, Peer};
 
 /// `<namespace>/<name>` of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,7 +71,8 @@ pub struct Rule {
     pub clauses: Vec<Clause>,
 }
 
-/// Matches when any of its matches does; without matches it is true.
+/// Matches when any of its matches does; without matches it is true. What a match without
+/// conditions means depends on the action: see [`Match`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Clause {
     /// Any of them may match.
@@ -74,7 +80,10 @@ pub struct Clause {
 }
 
 /// One group of conditions. Kinds are joined by AND, the values of one kind by OR; no value of a
-/// `not_` kind may match. A match with no conditions at all is skipped.
+/// `not_` kind may match.
+///
+/// A match with no conditions at all stands for conditions that layer 4 cannot check. In an ALLOW
+/// policy it never matches and in a DENY policy it always does: both are the closed side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Match {
     /// Namespaces of the peer.
@@ -130,10 +139,4 @@ impl Match {
     pub fn is_empty(&self) -> bool {
         self == &Self::default()
     }
-}
-
-/// The address of a connection's far end, as policies see it: an IPv4-mapped IPv6 address is the
-/// IPv4 address it stands for.
-pub fn canonical_ip(ip: IpAddr) -> IpAddr {
-    ip.to_canonical()
 }

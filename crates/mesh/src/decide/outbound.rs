@@ -1,0 +1,288 @@
+//! Where an outbound connection goes.
+//!
+//! Connecting, trying another endpoint after a failure and asking for what is unknown are the
+//! shell's work: it calls again with what it learned.
+
+mod endpoint;
+mod error;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use rand::Rng;
+
+pub use error::{Ask, LeftOut, NoEndpoint, OutboundError, Outcome};
+
+use self::endpoint::{Chosen, Wanted, choose};
+use super::{HBONE_PORT, is_own_port};
+use crate::address::{GatewayAddress, GatewayDestination, NetworkAddress, canonical_socket};
+use crate::identity::IdentitySet;
+use crate::service::{LoadBalancingMode, Service};
+use crate::snapshot::Snapshot;
+use crate::workload::{TunnelProtocol, Workload, WorkloadUid};
+
+/// An outbound connection, as the shell captured it.
+#[derive(Clone, Copy, Debug)]
+pub struct OutboundRequest<'a> {
+    /// The workload that opened it.
+    pub source: &'a Workload,
+    /// The address it was opened to.
+    pub destination: SocketAddr,
+    /// Endpoints that were tried for it in vain.
+    pub excluded: &'a [WorkloadUid],
+    /// The addresses that belong to the mesh: one of them that is not known is never passed
+    /// through.
+    pub mesh_ranges: &'a [IpNet],
+    /// Whether an [`Ask`] was already answered by waiting.
+    pub waited: bool,
+}
+
+/// Where an outbound connection goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundDecision {
+    /// How it is carried.
+    pub transport: Transport,
+    /// The address to connect to.
+    pub next_hop: SocketAddr,
+    /// The service it was meant for.
+    pub service: Option<Arc<Service>>,
+    /// The workload at `next_hop`, where it is known: an endpoint or a waypoint.
+    pub endpoint: Option<Arc<Workload>>,
+    /// By which rule.
+    pub why: Why,
+}
+
+/// How a connection is carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// As it is.
+    Passthrough,
+    /// In a tunnel.
+    Hbone {
+        /// The target of the CONNECT.
+        authority: SocketAddr,
+        /// Who may answer.
+        expected: IdentitySet,
+    },
+}
+
+/// By which rule a connection goes where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Why {
+    /// The destination is a workload.
+    Workload,
+    /// The destination is a workload that is reached through its waypoint.
+    WorkloadWaypoint,
+    /// The destination is a service; this is one of its endpoints.
+    Service,
+    /// The destination is a service that is reached through its waypoint.
+    ServiceWaypoint,
+    /// The destination is a service that asks for connections to go on as they are.
+    PassthroughService,
+    /// The destination is not of the mesh.
+    OutsideMesh,
+}
+
+/// Decides where an outbound connection goes.
+///
+/// # Errors
+/// [`Outcome::Ask`] when the answer may become known by waiting, and [`Outcome::Refused`] when the
+/// connection must not be made.
+pub fn outbound(
+    snapshot: &Snapshot,
+    request: &OutboundRequest<'_>,
+    rng: &mut (impl Rng + ?Sized),
+) -> Result<OutboundDecision, Outcome> {
+    let destination = canonical_socket(request.destination);
+    // Loopback is never captured, so this came to the proxy's port directly.
+    if destination.ip().is_loopback() {
+        return Err(OutboundError::Loopback { destination }.into());
+    }
+    let call = Call { snapshot, request, destination };
+    let address = NetworkAddress { network: request.source.network.clone(), ip: destination.ip() };
+    // Istio looks for a workload first: a pod's own address wins over a virtual one.
+    if let Some(workload) = snapshot.workload_by_address(&address) {
+        return call.to_workload(workload, rng);
+    }
+    match shared_address(snapshot.services_by_address(&address), request.source) {
+        Some(service) => call.to_service(service, rng),
+        None => call.to_unknown(address),
+    }
+}
+
+/// Of services that share an address: one of the client's namespace, then the canonical one, then
+/// the first by name.
+fn shared_address<'a>(services: &'a [Arc<Service>], source: &Workload) -> Option<&'a Arc<Service>> {
+    let own = services.iter().find(|service| service.name.namespace == source.namespace);
+    own.or_else(|| services.iter().find(|service| service.canonical)).or_else(|| services.first())
+}
+
+/// One call of [`outbound`]: what its steps read.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    snapshot: &'a Snapshot,
+    request: &'a OutboundRequest<'a>,
+    destination: SocketAddr,
+}
+
+impl Call<'_> {
+    fn to_workload(
+        self,
+        workload: &Arc<Workload>,
+        rng: &mut (impl Rng + ?Sized),
+    ) -> Result<OutboundDecision, Outcome> {
+        if let Some(waypoint) = self.waypoint_for(workload.waypoint.as_ref()) {
+            return self.to_waypoint(waypoint, None, rng);
+        }
+        // An address has one workload behind it, so there is no other to try.
+        if self.request.excluded.contains(&workload.uid) {
+            return Err(OutboundError::AlreadyTried { destination: self.destination }.into());
+        }
+        let chosen = Chosen { workload, address: self.destination };
+        self.to_endpoint(chosen, None)
+    }
+
+    fn to_service(
+        self,
+        service: &Arc<Service>,
+        rng: &mut (impl Rng + ?Sized),
+    ) -> Result<OutboundDecision, Outcome> {
+        if let Some(waypoint) = self.waypoint_for(service.waypoint.as_ref()) {
+            return self.to_waypoint(waypoint, Some(service), rng);
+        }
+        if service.load_balancing.mode == LoadBalancingMode::Passthrough {
+            return self.plain(self.destination, Some(service), None, Why::PassthroughService);
+        }
+        let wanted = Wanted { service, port: self.destination.port(), ip: self.destination.ip() };
+        let chosen = choose(self.snapshot, self.request, &wanted, rng)?;
+        self.to_endpoint(chosen, Some(service))
+    }
+
+    /// Unknown is closed inside the mesh: the destination may be a pod that was just made.
+    fn to_unknown(self, address: NetworkAddress) -> Result<OutboundDecision, Outcome> {
+        if !self.request.mesh_ranges.iter().any(|range| range.contains(&address.ip)) {
+            return self.plain(self.destination, None, None, Why::OutsideMesh);
+        }
+        if !self.request.waited {
+            return Err(Outcome::Ask(Ask::Wait { address }));
+        }
+        Err(OutboundError::UnknownInMesh { destination: self.destination }.into())
+    }
+
+    fn to_endpoint(
+        self,
+        chosen: Chosen<'_>,
+        service: Option<&Arc<Service>>,
+    ) -> Result<OutboundDecision, Outcome> {
+        let why = if service.is_some() { Why::Service } else { Why::Workload };
+        match chosen.workload.tunnel_protocol {
+            TunnelProtocol::None => self.plain(chosen.address, service, Some(chosen.workload), why),
+            TunnelProtocol::Hbone => Ok(OutboundDecision {
+                transport: Transport::Hbone {
+                    authority: chosen.address,
+                    expected: expected(chosen.workload, service),
+                },
+                next_hop: SocketAddr::new(chosen.address.ip(), HBONE_PORT),
+                service: service.cloned(),
+                endpoint: Some(chosen.workload.clone()),
+                why,
+            }),
+        }
+    }
+
+    /// The waypoint that the connection must pass. Not for the waypoint itself, which is on its way
+    /// to the destination.
+    fn waypoint_for<'b>(&self, waypoint: Option<&'b GatewayAddress>) -> Option<&'b GatewayAddress> {
+        waypoint.filter(|waypoint| !self.is_waypoint(waypoint))
+    }
+
+    fn is_waypoint(&self, waypoint: &GatewayAddress) -> bool {
+        let source = self.request.source;
+        match &waypoint.destination {
+            GatewayDestination::Service(name) => source.services.contains_key(name),
+            GatewayDestination::Address(address) => {
+                let at = self.snapshot.workload_by_address(address);
+                let services = self.snapshot.services_by_address(address);
+                at.is_some_and(|workload| workload.uid == source.uid)
+                    || services.iter().any(|service| source.services.contains_key(&service.name))
+            }
+        }
+    }
+
+    /// A bound waypoint that is missing or not ready refuses the connection: going around it would
+    /// skip its policies.
+    fn to_waypoint(
+        self,
+        waypoint: &GatewayAddress,
+        service: Option<&Arc<Service>>,
+        rng: &mut (impl Rng + ?Sized),
+    ) -> Result<OutboundDecision, Outcome> {
+        let (chosen, gateway) = self.waypoint_endpoint(waypoint, rng)?;
+        Ok(OutboundDecision {
+            // The waypoint learns from the authority which destination was meant.
+            transport: Transport::Hbone {
+                authority: self.destination,
+                expected: expected(chosen.workload, gateway),
+            },
+            next_hop: chosen.address,
+            service: service.cloned(),
+            endpoint: Some(chosen.workload.clone()),
+            why: if service.is_some() { Why::ServiceWaypoint } else { Why::WorkloadWaypoint },
+        })
+    }
+
+    fn plain(
+        self,
+        next_hop: SocketAddr,
+        service: Option<&Arc<Service>>,
+        endpoint: Option<&Arc<Workload>>,
+        why: Why,
+    ) -> Result<OutboundDecision, Outcome> {
+        if is_own_port(next_hop.port()) {
+            return Err(OutboundError::OwnPort { destination: next_hop }.into());
+        }
+        Ok(OutboundDecision {
+            transport: Transport::Passthrough,
+            next_hop,
+            service: service.cloned(),
+            endpoint: endpoint.cloned(),
+            why,
+        })
+    }
+}
+
+impl<'a> Call<'a> {
+    /// The instance of the waypoint to use, and the service that it is an endpoint of.
+    fn waypoint_endpoint(
+        self,
+        waypoint: &GatewayAddress,
+        rng: &mut (impl Rng + ?Sized),
+    ) -> Result<(Chosen<'a>, Option<&'a Arc<Service>>), Outcome> {
+        let service = match &waypoint.destination {
+            GatewayDestination::Service(name) => self.snapshot.service(name),
+            GatewayDestination::Address(address) => {
+                if let Some(workload) = self.snapshot.workload_by_address(address) {
+                    let address = SocketAddr::new(address.ip.to_canonical(), waypoint.hbone_mtls_port);
+                    return Ok((Chosen { workload, address }, None));
+                }
+                self.snapshot.services_by_address(address).first()
+            }
+        };
+        let missing = || OutboundError::WaypointMissing { waypoint: waypoint.clone() };
+        let service = service.ok_or_else(missing)?;
+        let wanted = Wanted { service, port: waypoint.hbone_mtls_port, ip: self.destination.ip() };
+        let chosen = choose(self.snapshot, self.request, &wanted, rng)
+            .map_err(|source| OutboundError::WaypointNotReady { waypoint: waypoint.clone(), source })?;
+        Ok((chosen, Some(service)))
+    }
+}
+
+/// Istio: the endpoint's own identity, or one of those that the service names.
+fn expected(endpoint: &Workload, service: Option<&Arc<Service>>) -> IdentitySet {
+    let of_service = service.into_iter().flat_map(|service| service.subject_alt_names.iter().cloned());
+    IdentitySet::new(endpoint.identity.clone(), of_service)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! Which endpoint of a service takes a connection.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rand::Rng;
+
+use super::{LeftOut, NoEndpoint, OutboundRequest};
+use crate::balance;
+use crate::decide::ports::target_port;
+use crate::service::{HealthPolicy, IpFamilies, Service};
+use crate::snapshot::{Endpoint, Snapshot};
+use crate::workload::{Workload, WorkloadStatus};
+
+/// What is looked for.
+pub(super) struct Wanted<'a> {
+    pub(super) service: &'a Service,
+    /// The service port.
+    pub(super) port: u16,
+    /// The address that the client asked for, whose family an endpoint should have.
+    pub(super) ip: IpAddr,
+}
+
+/// What was found: a workload, and its address with the port that the application listens on.
+#[derive(Clone, Copy)]
+pub(super) struct Chosen<'a> {
+    pub(super) workload: &'a Arc<Workload>,
+    pub(super) address: SocketAddr,
+}
+
+/// Picks one of the service's endpoints that can take the connection: nearest first, then by
+/// chance with capacity as weight.
+pub(super) fn choose<'a>(
+    snapshot: &'a Snapshot,
+    request: &OutboundRequest<'_>,
+    wanted: &Wanted<'_>,
+    rng: &mut (impl Rng + ?Sized),
+) -> Result<Chosen<'a>, NoEndpoint> {
+    let mut left_out = LeftOut::default();
+    let mut candidates = Vec::new();
+    for endpoint in snapshot.endpoints(&wanted.service.name) {
+        match usable(endpoint, request, wanted) {
+            Ok(address) => candidates.push(Chosen { workload: &endpoint.workload, address }),
+            Err(reason) => left_out.count(reason),
+        }
+    }
+    let usable_count = candidates.len();
+    let near = balance::nearest(&wanted.service.load_balancing, request.source, candidates, |candidate| {
+        candidate.workload
+    });
+    left_out.elsewhere = u32::try_from(usable_count - near.len()).unwrap_or(u32::MAX);
+    balance::pick(&near, |candidate| candidate.workload.capacity, rng).copied().ok_or_else(|| NoEndpoint {
+        service: wanted.service.name.clone(),
+        port: wanted.port,
+        left_out,
+    })
+}
+
+/// Why an endpoint cannot take a connection.
+pub(super) enum Unusable {
+    Unhealthy,
+    Tried,
+    NoCapacity,
+    NoPort,
+    OtherNetwork,
+    NoAddress,
+}
+
+fn usable(
+    endpoint: &Endpoint,
+    request: &OutboundRequest<'_>,
+    wanted: &Wanted<'_>,
+) -> Result<SocketAddr, Unusable> {
+    let workload = &endpoint.workload;
+    let any_health = wanted.service.load_balancing.health_policy == HealthPolicy::AllowAll;
+    if workload.status == WorkloadStatus::Unhealthy && !any_health {
+        return Err(Unusable::Unhealthy);
+    }
+    if request.excluded.contains(&workload.uid) {
+        return Err(Unusable::Tried);
+    }
+    if workload.capacity == 0 {
+        return Err(Unusable::NoCapacity);
+    }
+    if workload.network != request.source.network {
+        return Err(Unusable::OtherNetwork);
+    }
+    let port = target_port(wanted.service, &endpoint.ports, workload, wanted.port).ok_or(Unusable::NoPort)?;
+    let ip = reachable_ip(workload, wanted).ok_or(Unusable::NoAddress)?;
+    Ok(SocketAddr::new(ip, port))
+}
+
+/// Istio's order: the very address that was asked for, one of the service's family, one of the
+/// family that was asked for, the first.
+fn reachable_ip(workload: &Workload, wanted: &Wanted<'_>) -> Option<IpAddr> {
+    let addresses = || workload.addresses.iter().map(IpAddr::to_canonical);
+    if addresses().any(|ip| ip == wanted.ip) {
+        return Some(wanted.ip);
+    }
+    match wanted.service.ip_families {
+        IpFamilies::Ipv4Only => addresses().find(IpAddr::is_ipv4),
+        IpFamilies::Ipv6Only => addresses().find(IpAddr::is_ipv6),
+        IpFamilies::Automatic | IpFamilies::Dual => {
+            addresses().find(|ip| ip.is_ipv4() == wanted.ip.is_ipv4()).or_else(|| addresses().next())
+        }
+    }
+}
