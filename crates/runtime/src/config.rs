@@ -17,20 +17,20 @@ pub use duration::{InvalidDuration, format_duration, parse_duration};
 #[derive(Clone, Debug, clap::Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct CommonFlags {
-    /// Where the admin pages are served. They can end the program: keep them on a loopback address
+    /// Where the admin pages are served. They can end the program: keep them on a loopback address.
     #[arg(long, env = "AMBIT_ADMIN_ADDRESS", value_name = "IP:PORT", default_value = "127.0.0.1:15000")]
     pub admin_address: SocketAddr,
-    /// Where the readiness probe is answered
+    /// Where the readiness probe is answered.
     #[arg(long, env = "AMBIT_READINESS_ADDRESS", value_name = "IP:PORT", default_value = "[::]:15021")]
     pub readiness_address: SocketAddr,
-    /// Where metrics are served
+    /// Where metrics are served.
     #[arg(long, env = "AMBIT_METRICS_ADDRESS", value_name = "IP:PORT", default_value = "[::]:15020")]
     pub metrics_address: SocketAddr,
-    /// How log lines are written
+    /// How log lines are written.
     #[arg(long, env = "AMBIT_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
     /// What is logged: a level (off, error, warn, info, debug, trace), or levels by module as in
-    /// info,ambit_hbone=debug
+    /// info,ambit_hbone=debug.
     #[arg(long, env = "AMBIT_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: crate::telemetry::logging::Levels,
 }
@@ -46,7 +46,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// The effective configuration, as `/config` and `--print-config` show it.
+/// The effective configuration, as `/config` shows it.
 ///
 /// A configuration type holds paths of secrets, never secrets.
 pub fn effective(config: &impl Serialize) -> String {

@@ -48,7 +48,9 @@ where
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Lines(queue));
     match format {
         LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
     }
 }
 
@@ -120,4 +122,53 @@ pub enum InstallError {
     /// The thread that writes could not be started.
     #[error("cannot start the thread that writes the log: {0}: check the limits on processes and memory")]
     Thread(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use tracing::Level;
+
+    use super::*;
+
+    /// What `log` writes in this format and at these levels.
+    fn written(format: LogFormat, levels: &str, log: impl FnOnce(&LogControl)) -> String {
+        let queue = Arc::new(Queue::new(QUEUE_OCTETS));
+        let (control, filter) = LogControl::detached(levels.parse().unwrap());
+        let subscriber =
+            tracing_subscriber::registry().with(layer(format, Arc::clone(&queue)).with_filter(filter));
+        tracing::subscriber::with_default(subscriber, || log(&control));
+        queue.waiting()
+    }
+
+    #[test]
+    fn json_lines_are_flat_objects() {
+        let text = written(LogFormat::Json, "info", |_| {
+            tracing::event!(target: "access", Level::INFO, src.addr = "10.0.0.1:80", bytes_sent = 5_u64, "connection complete");
+        });
+        let line: Value = serde_json::from_str(&text).unwrap();
+        assert!(line["timestamp"].is_string(), "{text}");
+        for (key, value) in [
+            ("level", "INFO".into()),
+            ("target", "access".into()),
+            ("message", "connection complete".into()),
+            ("src.addr", "10.0.0.1:80".into()),
+            ("bytes_sent", Value::from(5)),
+        ] {
+            assert_eq!(line[key], value, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_changed_level_counts_from_the_next_line_on() {
+        let text = written(LogFormat::Text, "info,access=off", |control| {
+            for turn in 0..2 {
+                tracing::debug!(turn, "detail");
+                tracing::info!(target: "access", turn, "connection complete");
+                control.set("debug".parse().unwrap());
+            }
+        });
+        assert!(!text.contains("turn=0"), "{text}");
+        assert_eq!(text.matches("turn=1").count(), 2, "{text}");
+    }
 }

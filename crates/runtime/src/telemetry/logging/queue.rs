@@ -115,6 +115,14 @@ impl Write for Line<'_> {
 }
 
 #[cfg(test)]
+impl Queue {
+    /// What waits to be written.
+    pub(super) fn waiting(&self) -> String {
+        String::from_utf8(self.lock().lines.clone()).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
     use std::thread;
