@@ -126,8 +126,10 @@ impl Codec {
         self.reply(Kind::RstStream, 0, stream, &reason.code().to_be_bytes());
     }
 
-    /// Forgets a stream; what the application held of it fills the connection's window no longer.
+    /// Forgets a stream, and events of it that nobody took yet; what the application held of it fills
+    /// the connection's window no longer.
     pub(super) fn drop_stream(&mut self, stream: StreamId) {
+        self.events.retain(|event| event.stream() != Some(stream));
         if let Some(state) = self.streams.remove(stream) {
             self.release_connection(state.unreleased);
         }

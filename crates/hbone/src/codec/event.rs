@@ -71,3 +71,19 @@ pub enum Event<'a> {
         payload: [u8; 8],
     },
 }
+
+impl Event<'_> {
+    /// The stream that the event is about; `None` for one of the connection.
+    #[must_use]
+    pub fn stream(&self) -> Option<StreamId> {
+        match self {
+            Self::Request { stream, .. }
+            | Self::Response { stream, .. }
+            | Self::Data { stream, .. }
+            | Self::End { stream }
+            | Self::Reset { stream, .. } => Some(*stream),
+            Self::Writable { stream } => *stream,
+            Self::StreamsAvailable | Self::GoAway { .. } | Self::Pong { .. } => None,
+        }
+    }
+}

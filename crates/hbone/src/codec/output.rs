@@ -164,3 +164,83 @@ impl Replies {
         if self.consumed >= self.mark { self.behind_mark } else { self.before_mark + self.behind_mark }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(id: u32) -> StreamId {
+        StreamId::new(id).unwrap()
+    }
+
+    fn ping() -> (FrameHead, [u8; 8]) {
+        (FrameHead { length: 8, kind: Kind::Ping, flags: 0, stream: 0 }, [7; 8])
+    }
+
+    #[test]
+    fn a_slot_becomes_a_frame_or_nothing() {
+        let mut output = Output::default();
+        output.data_slot(stream(1), 5).copy_from_slice(b"hello");
+        output.abort_data();
+        assert_eq!(output.waiting(), b"");
+        output.data_slot(stream(1), 100)[..5].copy_from_slice(b"hello");
+        output.commit_data(stream(1), 5, 1);
+        assert_eq!(output.waiting(), b"\0\0\x05\0\x01\0\0\0\x01hello");
+    }
+
+    #[test]
+    #[should_panic(expected = "not in the slot handed out last")]
+    fn a_slot_that_was_written_over_is_never_sent() {
+        let mut output = Output::default();
+        output.data_slot(stream(1), 5).copy_from_slice(b"hello");
+        let (head, payload) = ping();
+        output.frame(head, &payload);
+        output.commit_data(stream(1), 5, 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "not in the slot handed out last")]
+    fn a_slot_is_of_one_stream() {
+        let mut output = Output::default();
+        output.data_slot(stream(1), 5).copy_from_slice(b"hello");
+        output.commit_data(stream(3), 5, 0);
+    }
+
+    #[test]
+    fn lent_memory_is_used_as_long_as_data_fits_well() {
+        let mut output = Output::default();
+        assert!(output.lend_memory(vec![0; 64 * 1024]).is_empty());
+        for _ in 0..3 {
+            let octets = output.data_slot(stream(1), 1 << 20).len();
+            output.commit_data(stream(1), octets.min(20_000), 0);
+        }
+        assert_eq!(output.memory.len(), 64 * 1024, "memory grew although a whole frame fitted");
+        assert!(output.take_memory().is_none());
+        assert!(!output.lend_memory(vec![0; 10]).is_empty(), "memory in use was replaced");
+        output.consume(output.waiting().len());
+        assert_eq!(output.take_memory().map(|memory| memory.len()), Some(64 * 1024));
+        assert!(output.take_memory().is_none());
+    }
+
+    #[test]
+    fn replies_count_until_they_are_written() {
+        let mut output = Output::default();
+        let (head, payload) = ping();
+        for _ in 0..10 {
+            output.reply(head, &payload);
+        }
+        assert_eq!(output.replies_waiting(), 170);
+        output.data_slot(stream(1), 1000);
+        output.commit_data(stream(1), 1000, 0);
+        output.consume(170);
+        for _ in 0..10 {
+            output.reply(head, &payload);
+            output.data_slot(stream(1), 1000);
+            output.commit_data(stream(1), 1000, 0);
+            output.consume(1000);
+            assert!((17..=10 * 17 + 170).contains(&output.replies_waiting()));
+        }
+        output.consume(output.waiting().len());
+        assert_eq!(output.replies_waiting(), 0);
+    }
+}

@@ -49,9 +49,9 @@ impl Codec {
         self.output.commit_data(stream, octets, if end { flag::END_STREAM } else { 0 });
         state.send.consume(octets);
         self.send_window.consume(octets);
+        let window_left = state.send.available().min(self.send_window.available()) > 0;
         self.stats.frames_sent += 1;
         self.stats.data_sent += octets as u64;
-        let window_left = self.send_capacity(stream) > 0;
         self.floods.data_sent(octets, window_left);
         if end {
             self.streams.end_side(stream, |state| &mut state.local);
@@ -76,10 +76,13 @@ impl Codec {
         state.unreleased -= octets;
         // Nobody needs the window of a stream on which nothing more comes.
         let increment = if state.remote == Side::Open { state.receive.release(octets) } else { None };
+        let forget = state.is_closed() && state.unreleased == 0;
         if let Some(increment) = increment {
             self.reply(Kind::WindowUpdate, 0, stream.get(), &increment.to_be_bytes());
         }
-        self.streams.forget_if_released(stream);
+        if forget {
+            self.streams.remove(stream);
+        }
         self.release_connection(octets);
     }
 

@@ -107,7 +107,9 @@ impl Codec {
         if let Some(reason) = fault {
             return self.stream_error(id, reason);
         }
-        self.release_padding(id, extent.overhead);
+        if extent.overhead > 0 {
+            self.release_padding(id, extent.overhead);
+        }
         Ok(())
     }
 

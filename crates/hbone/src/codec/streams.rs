@@ -165,14 +165,9 @@ impl Streams {
         *side(stream) = Side::Ended;
         if stream.is_closed() && !was_closed {
             self.open -= 1;
-            self.forget_if_released(id);
-        }
-    }
-
-    /// A closed stream leaves the table with the last octet that the application held.
-    pub(super) fn forget_if_released(&mut self, id: StreamId) {
-        if self.get(id).is_some_and(|stream| stream.is_closed() && stream.unreleased == 0) {
-            self.table.remove(&id.get());
+            if stream.unreleased == 0 {
+                self.table.remove(&id.get());
+            }
         }
     }
 

@@ -39,7 +39,8 @@ impl Codec {
             return self.reject(stream, Reason::RefusedStream);
         }
         if fields.size() > self.local.max_header_list_size as usize {
-            return self.refuse_large_head(stream, ends);
+            self.refuse_large_head(stream, ends);
+            return Ok(());
         }
         match fields.request() {
             // RFC 9113 §8.1.1: a malformed request is an error of its stream.
@@ -67,14 +68,12 @@ impl Codec {
 
     /// RFC 9113 §10.5.1: "A server that receives a larger field block than it is willing to handle
     /// can send an HTTP 431 (Request Header Fields Too Large) status code".
-    fn refuse_large_head(&mut self, stream: StreamId, ends: bool) -> Result<(), ConnectionError> {
+    fn refuse_large_head(&mut self, stream: StreamId, ends: bool) {
         self.stats.header_lists_refused += 1;
-        self.floods.rapid_reset()?;
         self.answer(stream, flag::END_STREAM, 431, &[]);
         if !ends {
             self.write_reset(stream.get(), Reason::NoError);
         }
-        Ok(())
     }
 
     /// A block on a stream that was opened earlier.

@@ -1,0 +1,269 @@
+//! Two of our tunnels back to back, over real sockets and real TLS.
+
+mod support;
+
+use std::future::Future;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ambit_hbone::buffer::BufferPool;
+use ambit_hbone::codec::{ConnectRequest, Reason, Settings};
+use ambit_hbone::relay::{IdleLimits, RelayCause, RelayEnd, Stop, relay};
+use ambit_hbone::tls::TlsSession;
+use ambit_hbone::tunnel::{HandshakeError, Tunnel, TunnelStream, handshake};
+use support::{Root, application, tcp_pair, tunnel_pair};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::{LocalSet, spawn_local};
+
+const DEFAULT: (Settings, Settings) = (Settings::CLIENT, Settings::SERVER);
+const PATIENT: IdleLimits =
+    IdleLimits { open: Duration::from_secs(3600), half_closed: Duration::from_secs(3600) };
+const REQUEST: ConnectRequest<'static> =
+    ConnectRequest { authority: "10.0.0.1:80", headers: &[("forwarded", "for=\"10.0.0.2:1\"")] };
+
+fn run<F: Future<Output = ()>>(test: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, test);
+}
+
+/// An open stream through the tunnel, both halves answered.
+async fn open(client: &Tunnel, server: &Tunnel) -> (TunnelStream, TunnelStream) {
+    let mut near = client.open(&REQUEST).unwrap();
+    let (head, mut far) = server.next_request().await.unwrap();
+    assert!(head.is_connect());
+    assert_eq!(head.authority(), "10.0.0.1:80");
+    assert_eq!(head.headers().text("forwarded"), Some("for=\"10.0.0.2:1\""));
+    far.accept(&[("baggage", "k8s.pod.name=web")]);
+    let response = near.response().await.unwrap();
+    assert_eq!(response.status, 200);
+    assert_eq!(response.headers.text("baggage"), Some("k8s.pod.name=web"));
+    (near, far)
+}
+
+type Ending = tokio::task::JoinHandle<RelayEnd<&'static str>>;
+
+/// A client application and a server application joined by a tunnelled connection.
+struct Joined {
+    client: tokio::net::TcpStream,
+    server: tokio::net::TcpStream,
+    near: Ending,
+    far: Ending,
+    stop: Stop<&'static str>,
+}
+
+async fn join(near: TunnelStream, far: TunnelStream, limits: IdleLimits) -> Joined {
+    let (client, near_socket) = application();
+    let (server, far_socket) = application();
+    let stop = Stop::default();
+    let near = spawn_local(relay(near, near_socket, limits, stop.clone()));
+    let far = spawn_local(relay(far, far_socket, limits, Stop::default()));
+    Joined { client, server, near, far, stop }
+}
+
+async fn joined() -> (Tunnel, Tunnel, Joined) {
+    let (client, server) = tunnel_pair(DEFAULT).await;
+    let (near, far) = open(&client, &server).await;
+    let joined = join(near, far, PATIENT).await;
+    (client, server, joined)
+}
+
+fn pattern(length: usize, seed: u8) -> Vec<u8> {
+    (0..length).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed) ^ (i >> 8) as u8).collect()
+}
+
+#[test]
+fn octets_arrive_intact_both_ways_at_once() {
+    run(async {
+        let (_client, _server, joined) = joined().await;
+        let (mut client_read, mut client_write) = joined.client.into_split();
+        let (mut server_read, mut server_write) = joined.server.into_split();
+        let (up, down) = (pattern(20 << 20, 1), pattern(13 << 20, 2));
+        let (sent_up, sent_down) = (up.clone(), down.clone());
+        spawn_local(async move { client_write.write_all(&sent_up).await.unwrap() });
+        spawn_local(async move { server_write.write_all(&sent_down).await.unwrap() });
+        let (mut got_up, mut got_down) = (Vec::new(), Vec::new());
+        let (a, b) =
+            tokio::join!(server_read.read_to_end(&mut got_up), client_read.read_to_end(&mut got_down));
+        a.unwrap();
+        b.unwrap();
+        assert!(got_up == up, "client to server differs");
+        assert!(got_down == down, "server to client differs");
+        let (near, far) = (joined.near.await.unwrap(), joined.far.await.unwrap());
+        assert!(matches!(near.cause, RelayCause::Finished), "{:?}", near.cause);
+        assert!(matches!(far.cause, RelayCause::Finished), "{:?}", far.cause);
+        assert_eq!((near.from_application, near.to_application), (20 << 20, 13 << 20));
+        assert_eq!((far.from_application, far.to_application), (13 << 20, 20 << 20));
+    });
+}
+
+#[test]
+fn either_side_may_end_first_and_still_receive() {
+    run(async {
+        for client_first in [true, false] {
+            let (_tunnels, _server, joined) = joined().await;
+            let (mut first, mut second) =
+                if client_first { (joined.client, joined.server) } else { (joined.server, joined.client) };
+            first.write_all(b"last words").await.unwrap();
+            first.shutdown().await.unwrap();
+            let mut heard = Vec::new();
+            second.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, b"last words", "client first: {client_first}");
+            second.write_all(b"an answer after the end").await.unwrap();
+            drop(second);
+            let mut answer = Vec::new();
+            first.read_to_end(&mut answer).await.unwrap();
+            assert_eq!(answer, b"an answer after the end", "client first: {client_first}");
+            assert!(matches!(joined.near.await.unwrap().cause, RelayCause::Finished));
+        }
+    });
+}
+
+#[test]
+fn a_truncated_transfer_is_a_reset_and_never_an_end() {
+    run(async {
+        for client_breaks in [true, false] {
+            let (_tunnels, _server, joined) = joined().await;
+            let (mut breaking, mut other) =
+                if client_breaks { (joined.client, joined.server) } else { (joined.server, joined.client) };
+            breaking.write_all(b"the first part").await.unwrap();
+            let mut first = [0; 14];
+            other.read_exact(&mut first).await.unwrap();
+            breaking.set_zero_linger().unwrap();
+            drop(breaking);
+            let end = other.read(&mut first).await;
+            let kind = end.map_err(|error| error.kind());
+            assert_eq!(kind, Err(ErrorKind::ConnectionReset), "client breaks: {client_breaks}");
+        }
+    });
+}
+
+#[test]
+fn a_lost_tunnel_resets_its_connections() {
+    run(async {
+        let (client, _server, mut joined) = joined().await;
+        client.close(Reason::NoError);
+        let mut octet = [0; 1];
+        for application in [&mut joined.client, &mut joined.server] {
+            let end = application.read(&mut octet).await.map_err(|error| error.kind());
+            assert_eq!(end, Err(ErrorKind::ConnectionReset));
+        }
+        assert!(matches!(joined.near.await.unwrap().cause, RelayCause::TunnelLost(_)));
+    });
+}
+
+#[test]
+fn a_stopped_relay_resets_both_applications_and_says_why() {
+    run(async {
+        let (_client, _server, mut joined) = joined().await;
+        joined.stop.stop("denied by policy");
+        let end = joined.near.await.unwrap();
+        assert!(matches!(end.cause, RelayCause::Stopped("denied by policy")), "{:?}", end.cause);
+        let mut octet = [0; 1];
+        for application in [&mut joined.client, &mut joined.server] {
+            let end = application.read(&mut octet).await.map_err(|error| error.kind());
+            assert_eq!(end, Err(ErrorKind::ConnectionReset));
+        }
+    });
+}
+
+#[test]
+fn a_slow_reader_stops_its_own_stream_alone() {
+    run(async {
+        let (client, server, slow) = joined().await;
+        let (near, far) = open(&client, &server).await;
+        let mut quick = join(near, far, PATIENT).await;
+        // More than the stream's window: the sender must come to rest while nobody reads.
+        let mut flood = slow.client;
+        let mut blocked = false;
+        let chunk = vec![7; 1 << 20];
+        for _ in 0..64 {
+            if tokio::time::timeout(Duration::from_millis(500), flood.write_all(&chunk)).await.is_err() {
+                blocked = true;
+                break;
+            }
+        }
+        assert!(blocked, "64 MiB were taken although nobody reads them");
+        quick.client.write_all(b"ping").await.unwrap();
+        let mut heard = [0; 4];
+        quick.server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"ping");
+    });
+}
+
+#[test]
+fn a_silent_connection_ends_after_its_idle_time() {
+    run(async {
+        let (client, server) = tunnel_pair(DEFAULT).await;
+        let (near, far) = open(&client, &server).await;
+        let limits = IdleLimits { open: Duration::from_millis(20), half_closed: Duration::from_millis(20) };
+        let joined = join(near, far, limits).await;
+        assert!(matches!(joined.near.await.unwrap().cause, RelayCause::Idle | RelayCause::Reset(_)));
+    });
+}
+
+#[test]
+fn a_refused_request_is_a_status_and_leaves_the_tunnel_usable() {
+    run(async {
+        let (client, server) = tunnel_pair(DEFAULT).await;
+        let mut refused = client.open(&REQUEST).unwrap();
+        let (_, far) = server.next_request().await.unwrap();
+        far.refuse(401, &[]);
+        assert_eq!(refused.response().await.unwrap().status, 401);
+        drop(refused);
+        open(&client, &server).await;
+        assert_eq!(client.open_streams(), 0, "dropped streams stay listed");
+    });
+}
+
+#[test]
+fn a_tunnel_that_shuts_down_finishes_its_streams_first() {
+    run(async {
+        let (client, server, mut joined) = joined().await;
+        server.shutdown();
+        while !client.is_leaving() {
+            tokio::task::yield_now().await;
+        }
+        assert!(client.open(&REQUEST).is_err(), "a leaving tunnel took a stream");
+        joined.client.write_all(b"still here").await.unwrap();
+        let mut heard = [0; 10];
+        joined.server.read_exact(&mut heard).await.unwrap();
+        drop((joined.client, joined.server));
+        assert!(matches!(joined.near.await.unwrap().cause, RelayCause::Finished));
+        assert!(server.next_request().await.is_none());
+    });
+}
+
+#[test]
+fn a_thousand_streams_share_tunnels_within_the_peers_limit() {
+    run(async {
+        let (client, server) = tunnel_pair(DEFAULT).await;
+        let room = client.streams_available();
+        assert!(room >= 100, "{room}");
+        for _ in 0..10 {
+            let streams: Vec<_> = (0..100).map(|_| client.open(&REQUEST).unwrap()).collect();
+            for _ in 0..100 {
+                let (_, far) = server.next_request().await.unwrap();
+                far.refuse(503, &[]);
+            }
+            for mut stream in streams {
+                assert_eq!(stream.response().await.unwrap().status, 503);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_client_of_another_root_is_refused_by_the_handshake() {
+    run(async {
+        let (ours, theirs) = (Root::new(), Root::new());
+        let (connected, accepted) = tcp_pair();
+        let buffers = BufferPool::new();
+        let client = TlsSession::client(Arc::clone(&theirs.workload("client").client)).unwrap();
+        let server = TlsSession::server(Arc::clone(&ours.workload("server").server)).unwrap();
+        let (client, server) =
+            tokio::join!(handshake(connected, client, &buffers), handshake(accepted, server, &buffers));
+        assert!(matches!(client.err(), Some(HandshakeError::Tls(_))));
+        assert!(server.is_err());
+    });
+}
