@@ -136,7 +136,7 @@ pub enum CertificateRefused {
         part: Part,
     },
     /// A part is not PEM.
-    #[error("the {part} cannot be read as PEM certificates")]
+    #[error("the {part} cannot be read as PEM")]
     NotPem {
         /// Which part.
         part: Part,
@@ -200,6 +200,8 @@ pub enum Part {
     Chain,
     /// The roots.
     Roots,
+    /// The private key.
+    Key,
 }
 
 impl fmt::Display for Part {
@@ -207,6 +209,7 @@ impl fmt::Display for Part {
         f.write_str(match self {
             Self::Chain => "certificate chain",
             Self::Roots => "root certificates",
+            Self::Key => "private key",
         })
     }
 }

@@ -6,7 +6,18 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod ca_client;
 pub mod certificate;
+pub mod channel;
+pub mod clock;
+pub mod csr;
+pub mod manager;
+pub mod roots;
+pub mod schedule;
 pub mod spiffe;
+pub mod store;
 pub mod tls;
 pub mod verify;
+
+#[cfg(test)]
+mod testing;

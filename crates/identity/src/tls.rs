@@ -29,8 +29,8 @@ pub const ALPN_H2: &[u8] = b"h2";
 /// certificates anew.
 #[derive(Clone)]
 pub struct TlsIdentity {
-    /// Counts this workload's certificates from 1, so that connections made with an older one can
-    /// be told.
+    /// Grows with every certificate and never repeats in a process, so that a connection made with
+    /// an older one can be told.
     pub generation: u64,
     /// Who it is.
     pub id: SpiffeId,

@@ -3,7 +3,8 @@
 //! The handshake proved that the certificate is one of the mesh; this module says whose, and
 //! whether it is one of those that were wanted.
 
-use ambit_mesh::identity::SpiffeId;
+use ambit_mesh::identity::{IdentitySet, SpiffeId};
+use ambit_mesh::policy::Peer;
 use rustls::pki_types::CertificateDer;
 
 use crate::spiffe::{self, NotASpiffeLeaf};
@@ -19,10 +20,11 @@ impl VerifiedPeer {
     pub fn id(&self) -> &SpiffeId {
         &self.id
     }
+}
 
-    /// Who it is, by value.
-    pub fn into_id(self) -> SpiffeId {
-        self.id
+impl From<VerifiedPeer> for Peer {
+    fn from(peer: VerifiedPeer) -> Self {
+        Self::Verified(peer.id)
     }
 }
 
@@ -43,16 +45,16 @@ pub fn accepted_peer(presented: &[CertificateDer<'_>]) -> Result<VerifiedPeer, P
 /// [`crate::tls::TlsIdentity::client`]. To be called before any CONNECT is sent.
 ///
 /// # Errors
-/// When the peer is somebody else. Nobody satisfies an empty `expected`.
+/// When the peer is somebody else.
 pub fn expect_peer(
     presented: &[CertificateDer<'_>],
-    expected: &[SpiffeId],
+    expected: &IdentitySet,
 ) -> Result<VerifiedPeer, PeerRefused> {
     let peer = accepted_peer(presented)?;
     if expected.contains(&peer.id) {
         return Ok(peer);
     }
-    Err(PeerRefused::Unexpected { presented: peer.id, expected: expected.to_vec() })
+    Err(PeerRefused::Unexpected { presented: peer.id, expected: expected.clone() })
 }
 
 /// Why a peer is not talked to.
@@ -71,13 +73,11 @@ pub enum PeerRefused {
         presented: SpiffeId,
     },
     /// It is somebody else.
-    #[error(
-        "the peer is {presented}, but one of {expected:?} was expected: its address may have been reused"
-    )]
+    #[error("the peer is {presented}, but {expected} was expected: its address may have been reused")]
     Unexpected {
         /// Who it is.
         presented: SpiffeId,
         /// Who was wanted.
-        expected: Vec<SpiffeId>,
+        expected: IdentitySet,
     },
 }
