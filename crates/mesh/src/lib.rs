@@ -15,3 +15,6 @@ pub mod policy;
 pub mod service;
 pub mod snapshot;
 pub mod workload;
+
+#[cfg(test)]
+mod fixtures;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub use change::{Change, State};
 
 use crate::address::{NetworkAddress, ServiceName};
-use crate::policy::{AuthorizationPolicy, PolicyName};
+use crate::policy::{AuthorizationPolicy, PolicyName, PolicyScope};
 use crate::service::{PortMapping, Service};
 use crate::workload::{Workload, WorkloadUid};
 use lists::Lists;
@@ -56,7 +56,7 @@ pub struct Counts {
 }
 
 /// The policies that apply to one workload, by what a match of them means.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct PoliciesFor<'a> {
     by_scope: [Scoped<'a>; 2],
     named: Vec<&'a Arc<AuthorizationPolicy>>,
@@ -80,7 +80,7 @@ enum Effect {
 }
 
 /// The policies of one scope.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Scoped<'a> {
     deny: &'a [Arc<AuthorizationPolicy>],
     allow: &'a [Arc<AuthorizationPolicy>],
@@ -126,9 +126,11 @@ impl Snapshot {
     /// it names.
     pub fn policies_for<'a>(&'a self, workload: &'a Workload) -> PoliciesFor<'a> {
         let by_scope = [None, Some(workload.namespace.clone())].map(|namespace| self.scoped(namespace));
-        let mut policies = PoliciesFor { by_scope, ..PoliciesFor::default() };
+        let named = Vec::with_capacity(workload.authorization_policies.len());
+        let mut policies = PoliciesFor { by_scope, named, missing: None };
         for name in &workload.authorization_policies {
             match self.policies.get(name) {
+                Some(policy) if applies_by_scope(policy, workload) => {}
                 Some(policy) => policies.named.push(policy),
                 None => policies.missing = policies.missing.or(Some(name)),
             }
@@ -151,7 +153,7 @@ impl Snapshot {
 
     /// The workloads that are bound to a pod of `node`, in order of their uids. Its cost is that of
     /// the node's pods, not of the mesh's.
-    pub fn pods_on(&self, node: &Arc<str>) -> &[Arc<Workload>] {
+    pub fn pods_on(&self, node: &str) -> &[Arc<Workload>] {
         self.pods_by_node.get(node)
     }
 
@@ -205,6 +207,15 @@ impl<'a> PoliciesFor<'a> {
     fn of(&self, effect: Effect) -> impl Iterator<Item = &'a Arc<AuthorizationPolicy>> {
         let scoped = self.by_scope.map(|scope| scope.of(effect)).into_iter().flatten();
         scoped.chain(self.named.iter().copied().filter(move |policy| Effect::of(policy) == effect))
+    }
+}
+
+/// Whether a policy that a workload names is already among those of its scopes.
+fn applies_by_scope(policy: &AuthorizationPolicy, workload: &Workload) -> bool {
+    match policy.scope {
+        PolicyScope::Global => true,
+        PolicyScope::Namespace => policy.name.namespace == workload.namespace,
+        PolicyScope::WorkloadSelector => false,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod endpoint;
 mod error;
+mod waypoint;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ pub use error::{Ask, LeftOut, NoEndpoint, OutboundError, Outcome};
 
 use self::endpoint::{Chosen, Wanted, choose};
 use super::{HBONE_PORT, is_own_port};
-use crate::address::{GatewayAddress, GatewayDestination, NetworkAddress, canonical_socket};
+use crate::address::{GatewayAddress, NetworkAddress, canonical_socket};
 use crate::identity::IdentitySet;
 use crate::service::{LoadBalancingMode, Service};
 use crate::snapshot::Snapshot;
@@ -194,20 +195,7 @@ impl Call<'_> {
     /// The waypoint that the connection must pass. Not for the waypoint itself, which is on its way
     /// to the destination.
     fn waypoint_for<'b>(&self, waypoint: Option<&'b GatewayAddress>) -> Option<&'b GatewayAddress> {
-        waypoint.filter(|waypoint| !self.is_waypoint(waypoint))
-    }
-
-    fn is_waypoint(&self, waypoint: &GatewayAddress) -> bool {
-        let source = self.request.source;
-        match &waypoint.destination {
-            GatewayDestination::Service(name) => source.services.contains_key(name),
-            GatewayDestination::Address(address) => {
-                let at = self.snapshot.workload_by_address(address);
-                let services = self.snapshot.services_by_address(address);
-                at.is_some_and(|workload| workload.uid == source.uid)
-                    || services.iter().any(|service| source.services.contains_key(&service.name))
-            }
-        }
+        waypoint.filter(|waypoint| !waypoint::is_instance(self.snapshot, waypoint, self.request.source))
     }
 
     /// A bound waypoint that is missing or not ready refuses the connection: going around it would
@@ -218,7 +206,8 @@ impl Call<'_> {
         service: Option<&Arc<Service>>,
         rng: &mut (impl Rng + ?Sized),
     ) -> Result<OutboundDecision, Outcome> {
-        let (chosen, gateway) = self.waypoint_endpoint(waypoint, rng)?;
+        let ip = self.destination.ip();
+        let (chosen, gateway) = waypoint::instance(self.snapshot, self.request, waypoint, ip, rng)?;
         Ok(OutboundDecision {
             // The waypoint learns from the authority which destination was meant.
             transport: Transport::Hbone {
@@ -249,32 +238,6 @@ impl Call<'_> {
             endpoint: endpoint.cloned(),
             why,
         })
-    }
-}
-
-impl<'a> Call<'a> {
-    /// The instance of the waypoint to use, and the service that it is an endpoint of.
-    fn waypoint_endpoint(
-        self,
-        waypoint: &GatewayAddress,
-        rng: &mut (impl Rng + ?Sized),
-    ) -> Result<(Chosen<'a>, Option<&'a Arc<Service>>), Outcome> {
-        let service = match &waypoint.destination {
-            GatewayDestination::Service(name) => self.snapshot.service(name),
-            GatewayDestination::Address(address) => {
-                if let Some(workload) = self.snapshot.workload_by_address(address) {
-                    let address = SocketAddr::new(address.ip.to_canonical(), waypoint.hbone_mtls_port);
-                    return Ok((Chosen { workload, address }, None));
-                }
-                self.snapshot.services_by_address(address).first()
-            }
-        };
-        let missing = || OutboundError::WaypointMissing { waypoint: waypoint.clone() };
-        let service = service.ok_or_else(missing)?;
-        let wanted = Wanted { service, port: waypoint.hbone_mtls_port, ip: self.destination.ip() };
-        let chosen = choose(self.snapshot, self.request, &wanted, rng)
-            .map_err(|source| OutboundError::WaypointNotReady { waypoint: waypoint.clone(), source })?;
-        Ok((chosen, Some(service)))
     }
 }
 

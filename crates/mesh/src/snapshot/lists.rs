@@ -1,5 +1,6 @@
 //! An index from a key to several items, each list in a fixed order.
 
+use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::Hash;
@@ -18,7 +19,11 @@ pub(super) struct Lists<K, T> {
 }
 
 impl<K: Ord + Hash + Clone, T> Lists<K, T> {
-    pub(super) fn get(&self, key: &K) -> &[Arc<T>] {
+    pub(super) fn get<Q>(&self, key: &Q) -> &[Arc<T>]
+    where
+        K: Borrow<Q>,
+        Q: Ord + Hash + ?Sized,
+    {
         self.lists.get(key).map_or(&[], |list| list.as_slice())
     }
 

@@ -1,5 +1,6 @@
 //! A map whose copy shares all but what changed since.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,7 +17,11 @@ pub(super) struct Shards<K, V> {
 }
 
 impl<K: Ord + Hash + Clone, V: Clone> Shards<K, V> {
-    pub(super) fn get(&self, key: &K) -> Option<&V> {
+    pub(super) fn get<Q>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+        Q: Ord + Hash + ?Sized,
+    {
         self.shards[shard_of(key)].get(key)
     }
 
@@ -61,7 +66,7 @@ impl<K: Ord + Hash + Clone, V: Clone> Shards<K, V> {
 }
 
 /// The same for a key in every process: a fresh `DefaultHasher` has fixed keys.
-fn shard_of(key: &impl Hash) -> usize {
+fn shard_of(key: &(impl Hash + ?Sized)) -> usize {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     // The remainder is below SHARDS, so it fits.
@@ -83,5 +88,13 @@ impl<K, V> Default for Shards<K, V> {
 impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for Shards<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.shards.iter().flat_map(|shard| shard.iter())).finish()
+    }
+}
+
+#[cfg(test)]
+impl<K, V> Shards<K, V> {
+    /// How many parts `self` and `other` do not share.
+    pub(super) fn shards_changed(&self, other: &Self) -> usize {
+        self.shards.iter().zip(&other.shards).filter(|(ours, theirs)| !Arc::ptr_eq(ours, theirs)).count()
     }
 }

@@ -66,26 +66,37 @@ pub(super) enum Unusable {
     NoAddress,
 }
 
+/// Why the workload itself can take no connection through a service, whatever the port.
+pub(super) fn unavailable(
+    workload: &Workload,
+    request: &OutboundRequest<'_>,
+    health: HealthPolicy,
+) -> Option<Unusable> {
+    if workload.status == WorkloadStatus::Unhealthy && health == HealthPolicy::OnlyHealthy {
+        Some(Unusable::Unhealthy)
+    } else if request.excluded.contains(&workload.uid) {
+        Some(Unusable::Tried)
+    } else if workload.capacity == 0 {
+        Some(Unusable::NoCapacity)
+    } else if workload.network != request.source.network {
+        // An address means another host there. Until gateways are spoken to, this is closed.
+        Some(Unusable::OtherNetwork)
+    } else {
+        None
+    }
+}
+
 fn usable(
     endpoint: &Endpoint,
     request: &OutboundRequest<'_>,
     wanted: &Wanted<'_>,
 ) -> Result<SocketAddr, Unusable> {
+    let Wanted { service, port, .. } = *wanted;
     let workload = &endpoint.workload;
-    let any_health = wanted.service.load_balancing.health_policy == HealthPolicy::AllowAll;
-    if workload.status == WorkloadStatus::Unhealthy && !any_health {
-        return Err(Unusable::Unhealthy);
+    if let Some(reason) = unavailable(workload, request, service.load_balancing.health_policy) {
+        return Err(reason);
     }
-    if request.excluded.contains(&workload.uid) {
-        return Err(Unusable::Tried);
-    }
-    if workload.capacity == 0 {
-        return Err(Unusable::NoCapacity);
-    }
-    if workload.network != request.source.network {
-        return Err(Unusable::OtherNetwork);
-    }
-    let port = target_port(wanted.service, &endpoint.ports, workload, wanted.port).ok_or(Unusable::NoPort)?;
+    let port = target_port(service, &endpoint.ports, workload, port).ok_or(Unusable::NoPort)?;
     let ip = reachable_ip(workload, wanted).ok_or(Unusable::NoAddress)?;
     Ok(SocketAddr::new(ip, port))
 }

@@ -76,12 +76,12 @@ pub enum OutboundError {
         waypoint: GatewayAddress,
     },
     /// The destination's waypoint cannot take connections.
-    #[error("waypoint {waypoint} is not ready")]
+    #[error("no instance of waypoint {waypoint} takes connections: {left_out}")]
     WaypointNotReady {
         /// The waypoint.
         waypoint: GatewayAddress,
-        /// Why not.
-        source: NoEndpoint,
+        /// What is wrong with its instances.
+        left_out: LeftOut,
     },
 }
 
@@ -142,6 +142,14 @@ impl LeftOut {
             Unusable::NoAddress => &mut self.without_address,
         };
         *counter += 1;
+    }
+}
+
+impl From<Unusable> for LeftOut {
+    fn from(reason: Unusable) -> Self {
+        let mut left_out = Self::default();
+        left_out.count(reason);
+        left_out
     }
 }
 
