@@ -1,1 +1,25 @@
-//! The test harness.
+//! The test harness: nodes and pods as Linux network namespaces, the real programs and real
+//! applications in them, and what went over the wire between them.
+//!
+//! It builds the places, writes the Kubernetes YAML, starts and faults the programs and reads what
+//! they publish. It makes no claims: those are in the scenarios (`tests/e2e/`) and the demo.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod agent;
+pub mod apps;
+pub mod certificates;
+pub mod configuration;
+pub mod control;
+pub mod envoy;
+pub mod http;
+pub mod log;
+pub mod mesh;
+pub mod namespace;
+pub mod pod;
+pub mod process;
+pub mod sandbox;
+pub mod traffic;
+pub mod wait;
+pub mod wire;

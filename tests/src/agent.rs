@@ -1,0 +1,277 @@
+//! The node agent under test.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::control::{root_certificate_path, token_path};
+use crate::http;
+use crate::log::Log;
+use crate::mesh::Settings;
+use crate::mesh::fabric::{CONTROL, MESH_RANGES};
+use crate::namespace::Namespace;
+use crate::process::Process;
+use crate::sandbox::{self, WORK};
+use crate::wait::{self, SOON};
+
+/// `ztunnel run` in the network namespace of a node. It may be down.
+#[derive(Debug)]
+pub struct Agent {
+    node: String,
+    namespace: Arc<Namespace>,
+    settings: Settings,
+    process: Mutex<Option<Arc<Process>>>,
+}
+
+/// One closed connection, as the access log tells of it.
+#[derive(Clone, Debug)]
+pub struct AccessRecord(Value);
+
+impl Agent {
+    /// An agent that is not started so far.
+    pub fn new(node: &str, namespace: Arc<Namespace>, settings: Settings) -> Self {
+        Self { node: node.to_owned(), namespace, settings, process: Mutex::default() }
+    }
+
+    /// Starts it without waiting for anything.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(&self) -> Result<()> {
+        let mut command = self.namespace.command(sandbox::program("ztunnel"));
+        command
+            .args(["run", "--node", &self.node])
+            .args(["--xds-address", &format!("https://{CONTROL}:15012")])
+            .arg("--xds-root-file")
+            .arg(root_certificate_path())
+            .arg("--token-file")
+            .arg(token_path(&self.node))
+            .arg("--state-dir")
+            .arg(Path::new(WORK).join(format!("agent-{}", self.node)))
+            .args(["--certificate-ttl", &format!("{}s", self.settings.certificate_life.as_secs())])
+            .args(["--drain-timeout", &format!("{}s", self.settings.drain.as_secs())])
+            .args(["--capture", self.settings.capture, "--allow-netns-annotation"])
+            .args(["--log-format", "json", "--log-level", "debug"]);
+        for range in MESH_RANGES {
+            command.args(["--mesh-range", range]);
+        }
+        let process = Process::start(format!("ztunnel on {}", self.node), &mut command)?;
+        *self.slot() = Some(Arc::new(process));
+        Ok(())
+    }
+
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start(&self) -> Result<()> {
+        self.launch()?;
+        self.wait_until_ready()
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// When it does not, or ends.
+    pub fn wait_until_ready(&self) -> Result<()> {
+        let process = self.process()?;
+        wait::until(format!("ztunnel on {} to be ready", self.node), SOON, || {
+            ensure!(process.is_running(), "it has ended");
+            http::get(&self.namespace, 15021, "/healthz/ready")
+        })
+        .map(drop)
+    }
+
+    /// Ends it as a crash would.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&self) -> Result<()> {
+        self.slot().take().context("the agent does not run")?.kill()
+    }
+
+    /// Asks it to end (SIGTERM) and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not end within its drain deadline and a little, or ends with an error.
+    pub fn terminate(&self) -> Result<()> {
+        let process = self.slot().take().context("the agent does not run")?;
+        process.signal(Signal::SIGTERM)?;
+        let status = process.wait_for_end(self.settings.drain + SOON)?;
+        ensure!(status.success(), "ztunnel on {} ended with {status} after SIGTERM", self.node);
+        Ok(())
+    }
+
+    /// The process, while it runs.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn process(&self) -> Result<Arc<Process>> {
+        self.slot().clone().with_context(|| format!("ztunnel on {} does not run", self.node))
+    }
+
+    /// Its node.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The network it runs in.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Its configuration dump.
+    ///
+    /// # Errors
+    /// When it does not answer with JSON.
+    pub fn dump(&self) -> Result<Value> {
+        let text = http::get(&self.namespace, 15000, "/config_dump")?;
+        serde_json::from_str(&text).with_context(|| format!("the dump is not JSON: {text}"))
+    }
+
+    /// Its metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        http::get(&self.namespace, 15020, "/metrics")
+    }
+
+    /// The sum of every series of `metric` whose labels hold all of `labels` (as `name="value"`).
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn metric(&self, metric: &str, labels: &[impl AsRef<str>]) -> Result<f64> {
+        Ok(sum_of_series(&self.metrics()?, metric, labels))
+    }
+
+    /// A place in its log from which to look for what comes next.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn log_position(&self) -> Result<usize> {
+        Ok(self.process()?.log().position())
+    }
+
+    /// The access log from `from` on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn access_log(&self, from: usize) -> Result<Vec<AccessRecord>> {
+        let process = self.process()?;
+        Ok(process.log().lines().iter().skip(from).filter_map(|line| AccessRecord::parse(line)).collect())
+    }
+
+    /// Waits for a record of the access log.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub fn wait_for_access(
+        &self,
+        from: usize,
+        matches: impl Fn(&AccessRecord) -> bool,
+    ) -> Result<AccessRecord> {
+        let process = self.process()?;
+        let wanted = |line: &str| AccessRecord::parse(line).is_some_and(|record| matches(&record));
+        let line = process.log().wait_from(from, SOON, wanted)?;
+        AccessRecord::parse(&line).context("the line was parsed before")
+    }
+
+    /// Waits for a line of its log.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub fn wait_for_log(
+        &self,
+        from: usize,
+        within: Duration,
+        matches: impl Fn(&str) -> bool,
+    ) -> Result<String> {
+        self.process()?.log().wait_from(from, within, matches)
+    }
+
+    /// Its log, also when it has ended since.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn with_log<T>(&self, read: impl FnOnce(&Log) -> T) -> Result<T> {
+        Ok(read(self.process()?.log()))
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Arc<Process>>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AccessRecord {
+    fn parse(line: &str) -> Option<Self> {
+        let value: Value = serde_json::from_str(line).ok()?;
+        let record = Self(value);
+        (record.text("target") == Some("access")).then_some(record)
+    }
+
+    /// A key of the record as text, such as `src.identity`.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.field(key)?.as_str()
+    }
+
+    /// A key of the record as a number, such as `bytes_sent`.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        let field = self.field(key)?;
+        field.as_u64().or_else(|| field.as_str()?.parse().ok())
+    }
+
+    /// A key of the record as text.
+    ///
+    /// # Errors
+    /// When it is missing, with the whole record.
+    pub fn expect(&self, key: &str) -> Result<&str> {
+        self.text(key).ok_or_else(|| anyhow!("the access log has no {key}: {}", self.0))
+    }
+
+    /// Fields stand beside the line's own keys or below `fields`, by the formatter's choice.
+    fn field(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).or_else(|| self.0.get("fields")?.get(key))
+    }
+}
+
+fn sum_of_series(text: &str, metric: &str, labels: &[impl AsRef<str>]) -> f64 {
+    text.lines()
+        .filter_map(|line| line.strip_prefix(metric))
+        .filter(|rest| rest.starts_with(['{', ' ']))
+        .filter(|rest| labels.iter().all(|label| rest.contains(label.as_ref())))
+        .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_of_one_metric_are_summed() {
+        let text = "# TYPE a_total counter\na_total{reporter=\"source\",flag=\"-\"} 2\na_total{reporter=\"destination\"} 3\na_total_more 9\n";
+        assert!((sum_of_series(text, "a_total", &[""]) - 5.0).abs() < f64::EPSILON);
+        assert!((sum_of_series(text, "a_total", &["reporter=\"source\""]) - 2.0).abs() < f64::EPSILON);
+        assert!(sum_of_series(text, "b_total", &[""]).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_record_is_read_in_both_shapes_of_the_json_formatter() {
+        let nested = r#"{"target":"access","fields":{"src.identity":"spiffe://a","bytes_sent":7}}"#;
+        let flat = r#"{"target":"access","src.identity":"spiffe://a","bytes_sent":"7"}"#;
+        for line in [nested, flat] {
+            let record = AccessRecord::parse(line).unwrap();
+            assert_eq!(
+                (record.text("src.identity"), record.number("bytes_sent")),
+                (Some("spiffe://a"), Some(7))
+            );
+        }
+        assert!(AccessRecord::parse("plain text").is_none());
+        assert!(AccessRecord::parse(r#"{"target":"xds"}"#).is_none());
+    }
+}

@@ -1,0 +1,345 @@
+//! A whole mesh on one machine: nodes, pods, services, control and an agent per node.
+
+pub mod fabric;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::agent::Agent;
+use crate::configuration::{Configuration, Dataplane, PodObject, ServiceObject};
+use crate::control::{Control, token_path};
+use crate::mesh::fabric::{CONTROL, Fabric, Families, Node};
+use crate::namespace::Namespace;
+use crate::pod::Pod;
+use crate::sandbox::WORK;
+use crate::wait::{self, SOON};
+
+/// What a scenario may change about the programs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a workload's certificate lives.
+    pub certificate_life: Duration,
+    /// How long an agent waits for open connections when it is asked to end.
+    pub drain: Duration,
+    /// The capture backend: `auto`, `nftables` or `iptables`.
+    pub capture: &'static str,
+    /// A plugged-in certificate authority, instead of control's own.
+    pub ca_directory: Option<PathBuf>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            certificate_life: Duration::from_secs(24 * 3600),
+            drain: Duration::from_secs(5),
+            capture: "auto",
+            ca_directory: None,
+        }
+    }
+}
+
+/// The mesh.
+#[derive(Debug)]
+pub struct Mesh {
+    fabric: Fabric,
+    nodes: BTreeMap<String, Node>,
+    agents: BTreeMap<String, Agent>,
+    control: Control,
+    configuration: Configuration,
+    ambient: Mutex<BTreeMap<String, Dataplane>>,
+    pods: Mutex<Vec<Pod>>,
+    services: AtomicU16,
+}
+
+/// A Service by which pods are reached.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    v4: Ipv4Addr,
+    v6: Ipv6Addr,
+    port: u16,
+}
+
+impl Service {
+    /// Its virtual IPv4 address and port.
+    pub fn v4(&self) -> SocketAddr {
+        (self.v4, self.port).into()
+    }
+
+    /// Its virtual IPv6 address and port.
+    pub fn v6(&self) -> SocketAddr {
+        (self.v6, self.port).into()
+    }
+}
+
+impl Mesh {
+    /// Nodes without pods, and programs that are not started so far.
+    ///
+    /// # Errors
+    /// When the kernel refuses a part of it.
+    pub fn of_nodes<const N: usize>(names: [&str; N]) -> Result<Self> {
+        Self::with_settings(Settings::default(), names)
+    }
+
+    /// The same, with other settings of the programs.
+    ///
+    /// # Errors
+    /// When the kernel refuses a part of it.
+    pub fn with_settings<const N: usize>(settings: Settings, names: [&str; N]) -> Result<Self> {
+        let fabric = Fabric::create()?;
+        let configuration = Configuration::create(Path::new(WORK).join("configuration"))?;
+        let control = Control::new(
+            fabric.host("control", CONTROL.octets()[3])?,
+            configuration.directory(),
+            settings.clone(),
+        );
+        let mut nodes = BTreeMap::new();
+        let mut agents = BTreeMap::new();
+        for (number, name) in (1..).zip(names) {
+            let node = fabric.node(name, number)?;
+            for other in nodes.values() {
+                join(other, &node)?;
+            }
+            configuration.node(name)?;
+            agents.insert(name.to_owned(), Agent::new(name, Arc::clone(&node.namespace), settings.clone()));
+            nodes.insert(name.to_owned(), node);
+        }
+        Ok(Self {
+            fabric,
+            nodes,
+            agents,
+            control,
+            configuration,
+            ambient: Mutex::default(),
+            pods: Mutex::default(),
+            services: AtomicU16::new(10),
+        })
+    }
+
+    /// A namespace that asks for the mesh.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn ambient_namespace(&self, name: &str) -> Result<()> {
+        self.set_dataplane(name, Dataplane::Ambient)
+    }
+
+    /// A namespace that does not.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn plain_namespace(&self, name: &str) -> Result<()> {
+        self.set_dataplane(name, Dataplane::Unset)
+    }
+
+    /// A pod of both address families, named `<namespace>/<name>`, whose ServiceAccount has its name.
+    ///
+    /// # Errors
+    /// When the kernel refuses a part of it.
+    pub fn pod(&self, name: &str, node: &str) -> Result<Pod> {
+        self.pod_with(name, node, Families::Dual, |_| {})
+    }
+
+    /// A pod that differs from the usual one.
+    ///
+    /// # Errors
+    /// When the kernel refuses a part of it.
+    pub fn pod_with(
+        &self,
+        name: &str,
+        node: &str,
+        families: Families,
+        change: impl FnOnce(&mut PodObject),
+    ) -> Result<Pod> {
+        let (namespace, short) = name.split_once('/').context("a pod is named namespace/name")?;
+        let node = self.nodes.get(node).with_context(|| format!("no node {node}"))?;
+        let (place, addresses) = node.pod(&format!("{namespace}-{short}"), families)?;
+        let uid = format!("00000000-0000-4000-8000-{:012}", lock(&self.pods).len() + 1);
+        let mut object = PodObject {
+            namespace: namespace.to_owned(),
+            name: short.to_owned(),
+            uid,
+            node: node.name.clone(),
+            service_account: short.to_owned(),
+            labels: Vec::new(),
+            annotations: vec![("ambit.dev/netns".to_owned(), place.path().display().to_string())],
+            addresses: addresses
+                .v4
+                .map(IpAddr::from)
+                .into_iter()
+                .chain(addresses.v6.map(IpAddr::from))
+                .collect(),
+            ready: true,
+            terminating: false,
+        };
+        change(&mut object);
+        self.configuration.pod(&object)?;
+        let pod = Pod::new(place, addresses, object);
+        lock(&self.pods).push(pod.clone());
+        Ok(pod)
+    }
+
+    /// Changes what is published of a pod.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn change_pod(&self, pod: &Pod, change: impl FnOnce(&mut PodObject)) -> Result<()> {
+        self.configuration.pod(&pod.change_object(change))
+    }
+
+    /// A Service `<namespace>/<name>` of the pods with label `app: <name>`, with a virtual address of
+    /// each family.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn service(&self, name: &str, port: u16, target: u16) -> Result<Service> {
+        let app = name.split_once('/').map_or(name, |(_, short)| short);
+        self.service_selecting(name, port, target, ("app", app))
+    }
+
+    /// A Service of the pods with another label.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn service_selecting(
+        &self,
+        name: &str,
+        port: u16,
+        target: u16,
+        selector: (&str, &str),
+    ) -> Result<Service> {
+        let (namespace, short) = name.split_once('/').context("a service is named namespace/name")?;
+        let number = self.services.fetch_add(1, Ordering::Relaxed);
+        let service = Service {
+            v4: Ipv4Addr::new(10, 96, 0, u8::try_from(number)?),
+            v6: Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, number),
+            port,
+        };
+        self.configuration.service(&ServiceObject {
+            namespace: namespace.to_owned(),
+            name: short.to_owned(),
+            addresses: vec![service.v4.into(), service.v6.into()],
+            port: (port, target),
+            selector: (selector.0.to_owned(), selector.1.to_owned()),
+        })?;
+        Ok(service)
+    }
+
+    /// A machine on the fabric that the mesh knows nothing of, at `10.200.0.<host>`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn outside_host(&self, name: &str, host: u8) -> Result<Arc<Namespace>> {
+        let namespace = self.fabric.host(name, host)?;
+        for node in self.nodes.values() {
+            node.route_from(&namespace)?;
+        }
+        Ok(namespace)
+    }
+
+    /// Starts control and every agent, and waits until each pod that asks for it is captured.
+    ///
+    /// # Errors
+    /// When one of them does not become ready.
+    pub fn start(&self) -> Result<()> {
+        self.start_control()?;
+        for agent in self.agents.values() {
+            agent.launch()?;
+        }
+        for agent in self.agents.values() {
+            agent.wait_until_ready()?;
+        }
+        self.wait_until_captured()
+    }
+
+    /// Starts control, and waits for what agents need of it.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start_control(&self) -> Result<()> {
+        self.control.start()?;
+        for node in self.nodes.keys() {
+            let token = token_path(node);
+            wait::until_true(format!("the token of {node}"), SOON, || token.exists())?;
+        }
+        Ok(())
+    }
+
+    /// Waits until each pod that asks for the mesh, on a node whose agent runs, is captured.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub fn wait_until_captured(&self) -> Result<()> {
+        let pods = lock(&self.pods).clone();
+        for pod in pods {
+            let object = pod.object();
+            let ambient = lock(&self.ambient).get(&object.namespace) == Some(&Dataplane::Ambient);
+            if ambient && self.agent(&object.node).process().is_ok() {
+                pod.wait_until_captured()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opts a namespace in or out.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_dataplane(&self, namespace: &str, dataplane: Dataplane) -> Result<()> {
+        lock(&self.ambient).insert(namespace.to_owned(), dataplane);
+        self.configuration.namespace(namespace, dataplane)
+    }
+
+    /// Writes a file of YAML for control.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn apply(&self, file: &str, yaml: &str) -> Result<()> {
+        self.configuration.put(file, yaml)
+    }
+
+    /// Deletes a file that was applied.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn withdraw(&self, file: &str) -> Result<()> {
+        self.configuration.remove(file)
+    }
+
+    /// The configuration directory.
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// Control.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The agent of a node.
+    ///
+    /// # Panics
+    /// When there is no such node: the scenario misspelt it.
+    pub fn agent(&self, node: &str) -> &Agent {
+        self.agents.get(node).unwrap_or_else(|| panic!("no node {node}"))
+    }
+
+    /// The agents of all nodes.
+    pub fn agents(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.values()
+    }
+}
+
+fn join(one: &Node, other: &Node) -> Result<()> {
+    one.route_from(&other.namespace)?;
+    other.route_from(&one.namespace)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

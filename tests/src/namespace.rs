@@ -1,0 +1,165 @@
+//! Network namespaces: places with interfaces, routes and sockets of their own.
+
+use std::fs::{self, File};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::process;
+
+/// A named network namespace. Sockets made inside stay there, wherever they are used.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    file: File,
+}
+
+impl Namespace {
+    /// Makes one, with its loopback up and IPv6 addresses usable without a delay.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn create(name: &str) -> Result<Arc<Self>> {
+        process::run("ip", ["netns", "add", name])?;
+        let file = File::open(format!("/run/netns/{name}"))?;
+        let namespace = Arc::new(Self { name: name.to_owned(), file });
+        namespace.ip("link set lo up")?;
+        // Duplicate address detection holds an address back for a second.
+        for scope in ["all", "default"] {
+            namespace.sysctl(&format!("net/ipv6/conf/{scope}/accept_dad"), "0")?;
+        }
+        Ok(namespace)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is mounted: what the annotation `ambit.dev/netns` names.
+    pub fn path(&self) -> PathBuf {
+        format!("/run/netns/{}", self.name).into()
+    }
+
+    /// Runs `work` on a thread inside.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let entered = || {
+            setns(&self.file, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {}", self.name))?;
+            work()
+        };
+        thread::scope(|scope| scope.spawn(entered).join())
+            .map_err(|panic| anyhow!("work inside {} panicked: {panic:?}", self.name))?
+    }
+
+    /// A command that runs inside. The process is the program itself: its id, its signals.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
+        command.env("TMPDIR", "/run/scratch");
+        command
+    }
+
+    /// Runs `ip` with these words inside.
+    ///
+    /// # Errors
+    /// When it fails, with what it said.
+    pub fn ip(&self, words: &str) -> Result<()> {
+        process::run("ip", ["-n", &self.name].into_iter().chain(words.split_whitespace())).map(drop)
+    }
+
+    /// Sets a kernel parameter inside, named by its path below `/proc/sys`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn sysctl(&self, parameter: &str, value: &str) -> Result<()> {
+        self.inside(|| fs::write(format!("/proc/sys/{parameter}"), value).context(parameter.to_owned()))
+    }
+
+    /// Connects from inside.
+    ///
+    /// # Errors
+    /// When the far end does not accept.
+    pub fn connect(&self, to: SocketAddr) -> Result<TcpStream> {
+        self.inside(|| {
+            TcpStream::connect_timeout(&to, Duration::from_secs(10))
+                .with_context(|| format!("connecting to {to}"))
+        })
+    }
+
+    /// Connects from inside with a firewall mark, as a process with CAP_NET_RAW can.
+    ///
+    /// # Errors
+    /// When the far end does not accept `within` the time.
+    pub fn connect_marked(&self, to: SocketAddr, mark: u32, within: Duration) -> Result<TcpStream> {
+        self.inside(|| {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_mark(mark)?;
+            socket.connect_timeout(&to.into(), within).with_context(|| format!("connecting to {to}"))?;
+            Ok(socket.into())
+        })
+    }
+
+    /// Listens inside, on every address of both families.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn listen(&self, port: u16) -> Result<TcpListener> {
+        self.inside(|| {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_only_v6(false)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+            socket.listen(2048)?;
+            Ok(socket.into())
+        })
+    }
+
+    /// Whether any process listens on this TCP port inside.
+    ///
+    /// # Errors
+    /// When it cannot be seen.
+    pub fn listens_on(&self, port: u16) -> Result<()> {
+        let tables = self.inside(|| {
+            // Of the thread: /proc/net is that of the process, which did not enter.
+            let read = |family| fs::read_to_string(format!("/proc/thread-self/net/{family}"));
+            Ok(read("tcp")? + &read("tcp6")?)
+        })?;
+        if !tables.lines().any(|line| is_listener(line, port)) {
+            bail!("nobody listens on port {port} in {}", self.name);
+        }
+        Ok(())
+    }
+}
+
+/// Reads a line of `/proc/net/tcp`: the local address is the second field and the state the
+/// fourth, where 0A is LISTEN.
+fn is_listener(line: &str, port: u16) -> bool {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [_, local, _, "0A", ..] = fields.as_slice() else { return false };
+    local.rsplit(':').next().and_then(|hex| u16::from_str_radix(hex, 16).ok()) == Some(port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_listening_sockets_of_the_port_count() {
+        let listening = "   0: 00000000:3A98 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0";
+        let connected = "   1: 0100007F:3A98 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0";
+        assert!(is_listener(listening, 15000));
+        assert!(!is_listener(listening, 15001));
+        assert!(!is_listener(connected, 15000));
+        assert!(!is_listener("  sl  local_address rem_address   st", 15000));
+    }
+}

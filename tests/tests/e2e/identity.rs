@@ -1,0 +1,222 @@
+//! Certificates: whose, for how long, and what happens when they change (bar 5).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use ambit_identity::ca_client::{CaClient, CaClientConfig, FetchError};
+use ambit_identity::channel::to_control_plane;
+use ambit_mesh::identity::SpiffeId;
+use ambit_tests::apps::{self, NGINX};
+use ambit_tests::certificates::{Authority, Validity, served_certificate};
+use ambit_tests::control::{root_certificate_path, token_path};
+use ambit_tests::mesh::fabric::CONTROL;
+use ambit_tests::mesh::{Mesh, Settings};
+use ambit_tests::pod::Pod;
+use ambit_tests::process;
+use ambit_tests::sandbox::WORK;
+use ambit_tests::traffic::{self, Held};
+use ambit_tests::wait::{self, SOON};
+use anyhow::{Context, Result, bail, ensure};
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::*;
+
+const ECHO: u16 = 9000;
+
+fn shop(settings: Settings) -> Result<(Mesh, Pod, Pod)> {
+    let mesh = Mesh::with_settings(settings, ["n1", "n2"])?;
+    mesh.ambient_namespace("shop")?;
+    let (client, web) = (mesh.pod("shop/client", "n1")?, mesh.pod("shop/web", "n2")?);
+    apps::nginx(&web, "hello")?;
+    traffic::echo(&web, ECHO)?;
+    mesh.start()?;
+    Ok((mesh, client, web))
+}
+
+/// The certificate that the mesh presents for `pod`, in DER.
+fn certificate_of(mesh: &Mesh, pod: &Pod) -> Result<Vec<u8>> {
+    let credentials =
+        Authority::of_control()?.issue("spiffe://cluster.local/ns/shop/sa/probe", Validity::Current)?;
+    served_certificate(mesh.control().namespace(), pod.at(15008), &credentials)
+}
+
+/// Uses the mesh without a pause while `meanwhile` runs: one connection that stays open, and new
+/// requests. Nothing may fail.
+fn under_load(client: &Pod, web: &Pod, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
+    let done = AtomicBool::new(false);
+    let running = || !done.load(Ordering::Relaxed);
+    let mut held = Held::open(client, web.at(ECHO))?;
+    thread::scope(|scope| {
+        let stream = scope.spawn(|| {
+            let mut exchanges = 0_u64;
+            while running() {
+                held.exchange().with_context(|| format!("the long stream after {exchanges} exchanges"))?;
+                exchanges += 1;
+            }
+            anyhow::Ok(exchanges)
+        });
+        let requests = scope.spawn(|| {
+            let mut requests = 0_u64;
+            while running() {
+                let request = client.get(web.at(NGINX)).and_then(|answer| answer.expect_body("hello"));
+                request.with_context(|| format!("request {requests}"))?;
+                requests += 1;
+            }
+            anyhow::Ok(requests)
+        });
+        let result = meanwhile();
+        done.store(true, Ordering::Relaxed);
+        let exchanges = stream.join().expect("the stream does not panic")?;
+        let requests = requests.join().expect("the requests do not panic")?;
+        ensure!(
+            exchanges > 100 && requests > 100,
+            "only {exchanges} exchanges and {requests} requests were made"
+        );
+        result
+    })
+}
+
+pub(crate) fn three_rotations_lose_nothing() -> Result<()> {
+    let life = Duration::from_secs(60);
+    let (mesh, client, web) = shop(Settings { certificate_life: life, ..Settings::default() })?;
+    under_load(&client, &web, || {
+        let mut seen = [BTreeSet::new(), BTreeSet::new()];
+        wait::until("three rotations at both ends", life * 3, || {
+            for (certificates, pod) in seen.iter_mut().zip([&client, &web]) {
+                certificates.insert(certificate_of(&mesh, pod)?);
+            }
+            let counts = seen.each_ref().map(BTreeSet::len);
+            ensure!(counts.iter().all(|count| *count >= 4), "certificates seen: {counts:?}");
+            Ok(())
+        })
+        .map(drop)
+    })
+}
+
+pub(crate) fn a_certificate_says_who_the_pod_is_and_nothing_else() -> Result<()> {
+    let life = Duration::from_secs(3600);
+    let (mesh, _, web) = shop(Settings { certificate_life: life, ..Settings::default() })?;
+    let der = certificate_of(&mesh, &web)?;
+    let (_, certificate) = X509Certificate::from_der(&der)?;
+
+    let mut names = Vec::new();
+    for extension in certificate.extensions() {
+        if let ParsedExtension::SubjectAlternativeName(alternative) = extension.parsed_extension() {
+            names.push((extension.critical, alternative));
+        }
+    }
+    let [(critical, names)] = names.as_slice() else { bail!("{} extensions of names", names.len()) };
+    let [GeneralName::URI(uri)] = names.general_names.as_slice() else { bail!("names: {names:?}") };
+    ensure!(*critical && *uri == web.identity(), "critical: {critical}, URI: {uri}");
+    ensure!(certificate.subject().iter().count() == 0, "the subject is {}", certificate.subject());
+
+    let validity = certificate.validity();
+    let seconds = validity.not_after.timestamp() - validity.not_before.timestamp();
+    let backdated = i64::try_from(life.as_secs())? + 600;
+    ensure!(validity.is_valid() && seconds <= backdated, "valid for {seconds} s: {validity:?}");
+
+    let root = mesh.control().root_certificate()?;
+    let (_, root) = parse_x509_pem(root.as_bytes())?;
+    certificate.verify_signature(Some(root.parse_x509()?.public_key())).context("the root did not sign it")
+}
+
+pub(crate) fn only_tls_1_3_is_spoken() -> Result<()> {
+    let (mesh, _, web) = shop(Settings::default())?;
+    let credentials =
+        Authority::of_control()?.issue("spiffe://cluster.local/ns/shop/sa/probe", Validity::Current)?;
+    let directory = Path::new(WORK);
+    let files = ["probe.pem", "probe.key"].map(|file| directory.join(file).display().to_string());
+    std::fs::write(&files[0], &credentials.certificate)?;
+    std::fs::write(&files[1], &credentials.key)?;
+    let to = web.at(15008).to_string();
+    let handshake = |version: &str| {
+        let mut command = mesh.control().namespace().command("openssl");
+        command.args([
+            "s_client", "-connect", &to, version, "-alpn", "h2", "-cert", &files[0], "-key", &files[1],
+        ]);
+        process::succeed(&mut command)
+    };
+    let answer = handshake("-tls1_3")?;
+    ensure!(answer.contains("TLSv1.3") && answer.contains("ALPN protocol: h2"), "{answer}");
+    for older in ["-tls1_2", "-tls1_1", "-tls1"] {
+        ensure!(handshake(older).is_err(), "{older} was accepted");
+    }
+    Ok(())
+}
+
+pub(crate) fn a_node_gets_no_identity_of_another_node() -> Result<()> {
+    let (mesh, client, web) = shop(Settings::default())?;
+    let with = |token: PathBuf, pod: &Pod| fetch(&mesh, token, pod);
+    with(token_path("n1"), &client)?.context("a node asks for its own pod's identity")?;
+    with(token_path("n2"), &web)?.context("a node asks for its own pod's identity")?;
+    for (node, pod) in [("n1", &web), ("n2", &client)] {
+        let answer = with(token_path(node), pod)?;
+        ensure!(matches!(answer, Err(FetchError::Denied { .. })), "{node} asked for another's: {answer:?}");
+        let identity = pod.identity();
+        mesh.control().wait_for_log(SOON, |line| line.contains(&identity) && line.contains(node))?;
+    }
+    let forged = Path::new(WORK).join("forged-token");
+    std::fs::write(&forged, "not-a-token-of-this-mesh")?;
+    let answer = with(forged, &client)?;
+    ensure!(matches!(answer, Err(FetchError::Unauthenticated { .. })), "a forged token: {answer:?}");
+    Ok(())
+}
+
+/// Asks control for the identity of `pod`, as the node with this token would.
+fn fetch(mesh: &Mesh, token_file: PathBuf, pod: &Pod) -> Result<Result<(), FetchError>> {
+    let identity: SpiffeId = pod.identity().parse()?;
+    let config = CaClientConfig {
+        token_file,
+        cluster_id: "Kubernetes".parse()?,
+        certificate_ttl: Duration::from_secs(600),
+    };
+    let address = format!("https://{CONTROL}:15012").parse()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Sockets are made by the thread that drives the runtime: inside a node's network.
+    mesh.agent("n1").namespace().inside(|| {
+        runtime.block_on(async {
+            let channel = to_control_plane(&address, root_certificate_path())?;
+            Ok(CaClient::new(channel, config).fetch(&identity).await.map(drop))
+        })
+    })
+}
+
+pub(crate) fn a_change_of_root_interrupts_nothing() -> Result<()> {
+    let (old, new) = (Authority::generate("old root")?, Authority::generate("new root")?);
+    let plugged = |name: &str, authority: &Authority, trusted: &[&Authority]| -> Result<PathBuf> {
+        let directory = Path::new(WORK).join(name);
+        authority.plug_in(&directory, trusted)?;
+        Ok(directory)
+    };
+    let life = Duration::from_secs(20);
+    let first = plugged("ca-1", &old, &[&old])?;
+    let (mesh, client, web) =
+        shop(Settings { certificate_life: life, ca_directory: Some(first), ..Settings::default() })?;
+    let probe = old.issue("spiffe://cluster.local/ns/shop/sa/probe", Validity::Current)?;
+    let next_probe = new.issue("spiffe://cluster.local/ns/shop/sa/probe", Validity::Current)?;
+    let served = |pod: &Pod| {
+        // Either root's probe is let in at some stage; the certificate is shown to both.
+        served_certificate(mesh.control().namespace(), pod.at(15008), &probe)
+            .or_else(|_| served_certificate(mesh.control().namespace(), pod.at(15008), &next_probe))
+    };
+
+    under_load(&client, &web, || {
+        for (name, authority, trusted) in
+            [("ca-2", &old, vec![&old, &new]), ("ca-3", &new, vec![&old, &new]), ("ca-4", &new, vec![&new])]
+        {
+            let before = [served(&client)?, served(&web)?];
+            let directory = plugged(name, authority, &trusted)?;
+            mesh.control().kill()?;
+            mesh.control().change_settings(|settings| settings.ca_directory = Some(directory));
+            mesh.start_control()?;
+            wait::until(format!("certificates of {name}"), life * 2, || {
+                let renewed = served(&client)? != before[0] && served(&web)? != before[1];
+                ensure!(renewed, "the certificates are those from before");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,150 @@
+//! Scenarios of a whole mesh: real programs and applications in network namespaces.
+//!
+//! Each runs in a sandbox of its own (`ambit_tests::sandbox`), by this program calling itself.
+//! Without root they fail: what is skipped would look as if it had passed.
+
+mod capture;
+mod encryption;
+mod faults;
+mod identity;
+mod interoperation;
+mod plumbing;
+mod policy;
+mod routing;
+mod transfer;
+
+use std::env;
+use std::panic;
+use std::process::{ExitCode, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use ambit_tests::{log, sandbox};
+use anyhow::{Context, Result, anyhow};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// First argument of the program when it runs inside its sandbox; the scenario's name follows.
+const INSIDE: &str = "--inside-sandbox";
+
+/// In place of a scenario's name: a mesh that stands until it is killed.
+const STAND: &str = "stand";
+
+/// No scenario takes half as long on two busy cores.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Lines of each log that the report of a failure shows.
+const TAIL: usize = 60;
+
+struct Scenario {
+    name: &'static str,
+    run: fn() -> Result<()>,
+}
+
+macro_rules! scenarios {
+    ($($module:ident :: $function:ident,)*) => {
+        &[$(Scenario {
+            name: concat!(stringify!($module), "::", stringify!($function)),
+            run: $module::$function,
+        },)*]
+    };
+}
+
+const SCENARIOS: &[Scenario] = scenarios![
+    plumbing::without_a_mesh_everything_is_visible,
+    identity::three_rotations_lose_nothing,
+    identity::a_change_of_root_interrupts_nothing,
+    identity::a_certificate_says_who_the_pod_is_and_nothing_else,
+    identity::a_node_gets_no_identity_of_another_node,
+    identity::only_tls_1_3_is_spoken,
+    encryption::nothing_readable_passes_between_nodes,
+    encryption::strangers_are_refused_before_any_connect,
+    transfer::a_gibibyte_each_way_arrives_whole,
+    transfer::either_end_may_finish_first,
+    transfer::a_reset_never_looks_like_an_end,
+    transfer::many_connections_leak_nothing,
+    interoperation::envoy_reaches_our_pods,
+    interoperation::our_pods_reach_envoy,
+    policy::an_edit_reaches_new_and_open_connections_within_a_second,
+    policy::the_log_of_a_denial_names_policy_and_rule,
+    policy::ports_and_namespaces_are_told_apart,
+    policy::strict_refuses_who_comes_in_clear,
+    capture::entering_and_leaving_the_mesh_keeps_open_connections,
+    capture::without_its_agent_a_pod_is_closed,
+    capture::a_pod_is_closed_before_its_first_agent,
+    capture::an_agent_waits_for_control_behind_closed_rules,
+    capture::a_mark_does_not_open_the_way,
+    capture::every_address_family_is_carried,
+    capture::the_iptables_backend_carries_every_family,
+    capture::the_iptables_backend_closes_too,
+    routing::a_service_spreads_over_its_ready_pods,
+    routing::a_failed_connect_is_tried_on_another_endpoint,
+    routing::a_pod_reaches_itself_through_its_service,
+    routing::plain_neighbours_are_reached_in_clear_and_see_the_client,
+    routing::an_unknown_address_of_the_mesh_is_refused,
+    routing::both_ends_are_named_in_logs_and_metrics,
+    faults::control_may_be_away,
+    faults::controls_return_interrupts_nothing,
+    faults::broken_documents_cost_only_themselves,
+    faults::a_drained_agent_lets_connections_finish,
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let [first, name] = arguments.as_slice()
+        && first == INSIDE
+    {
+        return inside(name);
+    }
+    if let Err(error) = sandbox::die_with_parent() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    let mut trials: Vec<Trial> =
+        SCENARIOS.iter().map(|scenario| Trial::test(scenario.name, || outside(scenario.name))).collect();
+    trials.push(Trial::test("plumbing::a_killed_runner_leaves_nothing_behind", || {
+        Ok(plumbing::a_killed_runner_leaves_nothing_behind([INSIDE, STAND])?)
+    }));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Runs a scenario in a sandbox and shows what it printed if it fails.
+fn outside(name: &str) -> Result<(), Failed> {
+    let output = sandbox::command([INSIDE, name])?.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    Err(format!("{name}: {}\n{printed}", output.status).into())
+}
+
+/// Runs a scenario in the sandbox that this process is the first of.
+fn inside(name: &str) -> ExitCode {
+    let result = sandbox::furnish().and_then(|sandbox| {
+        if name == STAND {
+            return plumbing::stand(sandbox);
+        }
+        let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name);
+        run_within_limit(scenario.with_context(|| format!("there is no scenario {name}"))?.run)
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:?}\n{}", log::tails(TAIL));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_within_limit(run: fn() -> Result<()>) -> Result<()> {
+    let (done, outcome) = mpsc::channel();
+    thread::spawn(move || {
+        // Nobody waits for it any more when the limit is over.
+        let _ = done.send(panic::catch_unwind(run));
+    });
+    match outcome.recv_timeout(LIMIT) {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(anyhow!("the scenario panicked, see above")),
+        Err(_) => Err(anyhow!("the scenario did not end within {LIMIT:?}")),
+    }
+}
