@@ -78,6 +78,9 @@ fn bind(port: CapturePort, address: SocketAddr) -> io::Result<Socket> {
     let socket =
         Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     socket.set_reuse_port(true)?;
+    // Accepted connections inherit it. Under TPROXY their local port is the application's, which
+    // could otherwise not start to listen while they are open.
+    socket.set_reuse_address(true)?;
     if is_transparent(port) {
         // One flag in the kernel: on an IPv6 socket it holds for IPv4 connections, too.
         match address {
