@@ -163,12 +163,12 @@ impl Parser {
         self.head_length = 0;
         self.frames += 1;
         let head = FrameHead::parse(self.head);
-        head.check(self.max_frame_size)?;
         // RFC 9113 §3.4: the preface of either side contains a SETTINGS frame, which comes first.
         if !self.settings_seen && (head.kind != Kind::Settings || head.has(flag::ACK)) {
             return Err(ConnectionError::protocol("the first frame is not SETTINGS"));
         }
         self.settings_seen = true;
+        head.check(self.max_frame_size)?;
         self.block.check(head)?;
         self.begin(head)
     }

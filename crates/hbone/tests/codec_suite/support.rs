@@ -80,3 +80,106 @@ impl Pair {
         id
     }
 }
+
+/// Frames as a hostile or unusual peer would write them.
+pub(crate) mod raw {
+    use ambit_hbone::codec::{Codec, Settings};
+    use ambit_hbone::hpack::{Encoder, StaticName};
+
+    pub(crate) const DATA: u8 = 0;
+    pub(crate) const HEADERS: u8 = 1;
+    pub(crate) const PRIORITY: u8 = 2;
+    pub(crate) const RST_STREAM: u8 = 3;
+    pub(crate) const SETTINGS: u8 = 4;
+    pub(crate) const PUSH_PROMISE: u8 = 5;
+    pub(crate) const PING: u8 = 6;
+    pub(crate) const GOAWAY: u8 = 7;
+    pub(crate) const WINDOW_UPDATE: u8 = 8;
+    pub(crate) const CONTINUATION: u8 = 9;
+
+    pub(crate) const END_STREAM: u8 = 1;
+    pub(crate) const ACK: u8 = 1;
+    pub(crate) const END_HEADERS: u8 = 4;
+    pub(crate) const PADDED: u8 = 8;
+    pub(crate) const PRIORITIZED: u8 = 32;
+
+    pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+    pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    pub(crate) fn settings(entries: &[(u16, u32)]) -> Vec<u8> {
+        let entry = |(id, value): &(u16, u32)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat();
+        frame(SETTINGS, 0, 0, &entries.iter().flat_map(entry).collect::<Vec<u8>>())
+    }
+
+    pub(crate) fn window_update(stream: u32, increment: u32) -> Vec<u8> {
+        frame(WINDOW_UPDATE, 0, stream, &increment.to_be_bytes())
+    }
+
+    pub(crate) fn reset(stream: u32, code: u32) -> Vec<u8> {
+        frame(RST_STREAM, 0, stream, &code.to_be_bytes())
+    }
+
+    pub(crate) fn goaway(last: u32, code: u32) -> Vec<u8> {
+        frame(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat())
+    }
+
+    pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        let mut out = Vec::new();
+        let mut block = encoder.begin(&mut out);
+        fields.iter().for_each(|(name, value)| block.field(name.as_bytes(), value.as_bytes()));
+        out
+    }
+
+    pub(crate) fn connect_block() -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        let mut out = Vec::new();
+        let mut block = encoder.begin(&mut out);
+        block.known(StaticName::Method, b"CONNECT");
+        block.known(StaticName::Authority, b"10.0.0.1:80");
+        out
+    }
+
+    pub(crate) fn connect(stream: u32) -> Vec<u8> {
+        frame(HEADERS, END_HEADERS, stream, &connect_block())
+    }
+
+    pub(crate) fn response(stream: u32, flags: u8, status: &str) -> Vec<u8> {
+        frame(HEADERS, END_HEADERS | flags, stream, &block(&[(":status", status)]))
+    }
+
+    /// A server whose peer has sent its preface, acknowledged the server's and read everything.
+    pub(crate) fn greeted_server(local: Settings) -> Codec {
+        let mut codec = Codec::server(local);
+        let preface = [PREFACE, &settings(&[]), &frame(SETTINGS, ACK, 0, &[])].concat();
+        super::receive(&mut codec, &preface).unwrap();
+        super::drain(&mut codec);
+        codec
+    }
+
+    /// A client whose peer has done the same.
+    pub(crate) fn greeted_client(local: Settings) -> Codec {
+        let mut codec = Codec::client(local);
+        super::receive(&mut codec, &[settings(&[]), frame(SETTINGS, ACK, 0, &[])].concat()).unwrap();
+        super::drain(&mut codec);
+        codec
+    }
+
+    /// Kind, flags, stream and payload of each frame that the codec has written, behind a preface.
+    pub(crate) fn written(codec: &mut Codec) -> Vec<(u8, u8, u32, Vec<u8>)> {
+        let octets = super::drain(codec);
+        let mut rest = octets.strip_prefix(PREFACE).unwrap_or(&octets);
+        let mut frames = Vec::new();
+        while let Some((head, behind)) = rest.split_at_checked(9) {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            frames.push((head[3], head[4], stream, behind[..length].to_vec()));
+            rest = &behind[length..];
+        }
+        frames
+    }
+}

@@ -11,7 +11,8 @@ const GET: [(&str, &str); 3] = [(":method", "GET"), (":scheme", "https"), (":pat
 
 #[test]
 fn a_connect_is_a_method_and_an_authority() {
-    let head = collected(&[&CONNECT[..], &[("baggage", "a=1"), ("baggage", "b=2")]].concat()).request().unwrap();
+    let head =
+        collected(&[&CONNECT[..], &[("baggage", "a=1"), ("baggage", "b=2")]].concat()).request().unwrap();
     assert!(head.is_connect());
     assert_eq!((head.method(), head.authority()), ("CONNECT", "10.0.0.1:80"));
     let baggage: Vec<_> = head.headers().all("baggage").collect();
@@ -68,10 +69,19 @@ fn malformed_requests_are_refused() {
 
 #[test]
 fn responses_are_a_status_and_no_more() {
-    let status = |text: &str| collected(&[(":status", text), ("a", "b")]).response().map(|(status, _)| status).ok();
-    let cases =
-        [("200", Some(200)), ("100", Some(100)), ("999", Some(999)), ("101", None), ("99", None), ("099", None)];
-    for (text, expected) in cases.into_iter().chain([("+99", None), ("2000", None), ("", None), ("2x0", None)]) {
+    let status =
+        |text: &str| collected(&[(":status", text), ("a", "b")]).response().map(|(status, _)| status).ok();
+    let cases = [
+        ("200", Some(200)),
+        ("100", Some(100)),
+        ("999", Some(999)),
+        ("101", None),
+        ("99", None),
+        ("099", None),
+    ];
+    for (text, expected) in
+        cases.into_iter().chain([("+99", None), ("2000", None), ("", None), ("2x0", None)])
+    {
         assert_eq!(status(text), expected, "{text:?}");
     }
     assert!(collected(&[("a", "b")]).response().is_err());
