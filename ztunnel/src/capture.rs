@@ -127,8 +127,9 @@ pub fn stop_capturing(pod: &NetworkNamespace) -> Result<(), EnrollError> {
     })?
 }
 
-/// Removes everything that [`enroll`] installed, by whichever backend and version. Resets the
-/// connections that are still captured.
+/// Removes everything that [`enroll`] installed, by whichever backend and version. Captured
+/// connections must be closed before: nothing translates them afterwards, so what the application
+/// still sends on one would leave the pod in clear.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -197,7 +198,7 @@ fn try_out(backend: Backend) -> Result<(), EnrollError> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| NamespaceError::Home { source: errno.into() })?;
         // No connection will ever meet these rules, so the marks may be known.
         let marks = Marks::random(&mut SmallRng::seed_from_u64(0));
-        backend.install(&RuleSet { marks, exclusions: Exclusions::default(), ipv6: true })
+        backend.install(&RuleSet { marks, exclusions: Exclusions::default(), ipv6: netns::has_ipv6() })
     });
     trial.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

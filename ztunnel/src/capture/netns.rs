@@ -84,8 +84,13 @@ impl NetworkNamespace {
     /// # Errors
     /// When the namespace cannot be entered.
     pub fn has_ipv6(&self) -> Result<bool, NamespaceError> {
-        self.run(|| Path::new("/proc/sys/net/ipv6/conf/all").exists())
+        self.run(has_ipv6)
     }
+}
+
+/// Whether the namespace the thread is in knows IPv6 at all.
+pub(super) fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6/conf/all").exists()
 }
 
 /// Why a network namespace could not be used.

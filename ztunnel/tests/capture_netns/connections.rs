@@ -90,6 +90,36 @@ fn connect_application(network: &Network, client: IpAddr, family: Family, port: 
     connected(socket).unwrap()
 }
 
+/// Settings that nodes and pods have otherwise: they concern how a packet's source is checked,
+/// when its socket is found, and where marks go.
+#[test]
+fn the_way_to_the_application_does_not_depend_on_kernel_settings() {
+    for setting in [
+        "ipv4.conf.all.rp_filter=1",
+        "ipv4.ip_early_demux=0",
+        "ipv4.tcp_fwmark_accept=1",
+        "ipv4.fwmark_reflect=1",
+    ] {
+        for backend in BACKENDS {
+            let network = Network::new();
+            network.in_pod(&format!("sysctl -q net.{setting}"));
+            let application = serve(&network.pod, 80);
+            let agent = Agent::start(&network);
+            network.enroll(backend);
+            for family in FAMILIES {
+                let mut client = connect(&network.outside, network.pod_address(family, 80)).unwrap();
+                let (mut inbound, peer) = accept(&agent.plaintext);
+                exchange(&mut client, &mut inbound);
+                let mut forwarded = connect_application(&network, peer.ip(), family, 80);
+                let (mut served, _) = accept(&application);
+                exchange(&mut forwarded, &mut served);
+                // What the application itself inherits is not the agent's mark.
+                assert_eq!(SockRef::from(&served).mark().unwrap(), 0, "{setting} {backend}");
+            }
+        }
+    }
+}
+
 /// A destination inside the pod itself: the source is the pod's own address.
 #[test]
 fn the_agent_connects_the_pod_to_itself() {

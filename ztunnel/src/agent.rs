@@ -1,0 +1,270 @@
+//! The agent of a node: its parts in the order in which they depend on each other, and its end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ambit_identity::ca_client::{CaClient, CaClientConfig};
+use ambit_identity::channel::{BadAddress, to_control_plane};
+use ambit_identity::manager::{CertificateManager, ManagerConfig};
+use ambit_identity::store::{CertificateStore, StoreError};
+use ambit_mesh::snapshot::State;
+use ambit_proto::envoy::config::core::v3::Node;
+use ambit_runtime::admin::{BindError, Reply, Router, Server};
+use ambit_runtime::config::effective;
+use ambit_runtime::drain;
+use ambit_runtime::readiness::{Readiness, Ready};
+use ambit_runtime::shutdown::{self, ShutdownHandle};
+use ambit_runtime::telemetry::logging::Logging;
+use ambit_runtime::telemetry::metrics::Metrics;
+use ambit_xds::client::{Client, Config};
+use ambit_xds::session::Interest;
+use http::Uri;
+use http::uri::InvalidUri;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::info;
+
+use crate::capture::marks::{MarkStore, MarkStoreError};
+use crate::capture::{Backend, DetectError};
+use crate::config::{CaptureBackend, RunConfig};
+use crate::dump::config_dump;
+use crate::limits::raise_descriptor_limit;
+use crate::pods::registry::Registry;
+use crate::pods::{PodManager, PodSettings, PodStatus};
+use crate::state::{SnapshotReader, SnapshotWriter, store};
+use crate::worker::{self, Shared, WorkerHandle};
+
+/// Why the agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address of control is malformed.
+    #[error("--xds-address {address:?}: {source}")]
+    Uri {
+        /// What was given.
+        address: String,
+        /// The cause.
+        #[source]
+        source: InvalidUri,
+    },
+    /// The address of control cannot be used.
+    #[error("--xds-address: {0}")]
+    Address(#[from] BadAddress),
+    /// The cluster's name cannot be sent.
+    #[error("--cluster-id {name:?} is not visible ASCII")]
+    ClusterId {
+        /// What was given.
+        name: String,
+    },
+    /// Neither way of capture works here.
+    #[error(transparent)]
+    Capture(#[from] DetectError),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    Marks(#[from] MarkStoreError),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A port of the agent's own is taken.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A thread, a runtime or a signal handler cannot be made.
+    #[error("the system refuses a thread, a descriptor or a signal handler: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Runs the agent until it is told to end and has drained.
+///
+/// # Errors
+/// When a part cannot be started. Nothing was captured then that was not captured before.
+pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Result<(), StartError> {
+    let mut shutdown = shutdown::signals()?;
+    raise_descriptor_limit();
+    let readiness = Readiness::default();
+    let synced = readiness.register("configuration from control");
+    let (writer, snapshots) = store();
+    let (trigger, watch) = drain::channel();
+    let certificates = Arc::new(certificate_manager(&config)?);
+    let settings = pod_settings(&config)?;
+    let client = xds_client(&config)?;
+    let pods = Arc::<Mutex<Vec<PodStatus>>>::default();
+
+    let shown = Shown {
+        snapshots: snapshots.clone(),
+        certificates: Arc::clone(&certificates),
+        pods: Arc::clone(&pods),
+    };
+    let mut tasks = JoinSet::new();
+    for server in servers(&config, logging, metrics, &readiness, shutdown.handle(), shown)? {
+        tasks.spawn(server.serve());
+    }
+    let shared =
+        Shared { snapshots: snapshots.clone(), config: Arc::new(config.data_path.clone()), drain: watch };
+    let workers = start_workers(config.data_path.workers, &shared)?;
+    drop(shared);
+    info!(node = config.node, workers = workers.len(), capture = %settings.backend, "agent started");
+
+    tasks.spawn(follow(client, writer, synced));
+    let manager = PodManager::new(settings, certificates, Arc::clone(&workers));
+    let managing = tokio::task::spawn_local(manager.run(snapshots, move |statuses| {
+        *pods.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
+    }));
+
+    let reason = shutdown.requested().await;
+    info!(?reason, within = ?config.data_path.drain_timeout, "draining: no new connections, open ones may finish");
+    // No pod is enrolled or released any more; rules stay, so that pods are closed while nobody serves.
+    managing.abort();
+    let ended = shutdown.drain(trigger, config.data_path.drain_timeout).await;
+    tasks.shutdown().await;
+    drop(workers);
+    info!(?ended, "agent ended");
+    Ok(())
+}
+
+/// What the admin interface shows.
+struct Shown {
+    snapshots: SnapshotReader,
+    certificates: Arc<CertificateManager<CaClient>>,
+    pods: Arc<Mutex<Vec<PodStatus>>>,
+}
+
+fn servers(
+    config: &RunConfig,
+    logging: &Logging,
+    metrics: &Metrics,
+    readiness: &Readiness,
+    shutdown: ShutdownHandle,
+    shown: Shown,
+) -> Result<[Server; 3], BindError> {
+    let shown_config = serde_json::to_value(config).unwrap_or_default();
+    let admin = Router::new("ztunnel")
+        .with_config(effective(config))
+        .with_logging(logging.control())
+        .with_quit(shutdown)
+        .get(
+            "/config_dump",
+            "what the agent knows: workloads, services, policies, certificates, pods",
+            move |_| {
+                let pods = shown.pods.lock().unwrap_or_else(PoisonError::into_inner);
+                let snapshot = shown.snapshots.load();
+                Reply::json(&config_dump(
+                    snapshot.as_deref(),
+                    &shown.certificates.statuses(),
+                    &pods,
+                    &shown_config,
+                ))
+            },
+        );
+    let common = &config.common;
+    Ok([
+        Server::bind(common.admin_address, "--admin-address", admin)?,
+        Server::bind(
+            common.metrics_address,
+            "--metrics-address",
+            Router::new("ztunnel metrics").with_metrics(metrics),
+        )?,
+        Server::bind(
+            common.readiness_address,
+            "--readiness-address",
+            Router::new("ztunnel readiness").with_readiness(readiness),
+        )?,
+    ])
+}
+
+fn certificate_manager(config: &RunConfig) -> Result<CertificateManager<CaClient>, StartError> {
+    let channel = to_control_plane(&control_address(config)?, config.control.xds_root_file.clone())?;
+    let cluster_id =
+        config.cluster_id.parse().map_err(|_| StartError::ClusterId { name: config.cluster_id.clone() })?;
+    let ca = CaClientConfig {
+        token_file: config.control.token_file.clone(),
+        cluster_id,
+        certificate_ttl: config.control.certificate_ttl,
+    };
+    let store = CertificateStore::open(config.state_dir.join("certificates"))?;
+    let settings = ManagerConfig { store: Some(store), ..ManagerConfig::default() };
+    Ok(CertificateManager::new(CaClient::new(channel, ca), settings))
+}
+
+fn control_address(config: &RunConfig) -> Result<Uri, StartError> {
+    let address = &config.control.xds_address;
+    address.parse().map_err(|source| StartError::Uri { address: address.clone(), source })
+}
+
+fn pod_settings(config: &RunConfig) -> Result<PodSettings, StartError> {
+    Ok(PodSettings {
+        node: config.node.clone(),
+        backend: backend(config.capture.capture)?,
+        allow_netns_annotation: config.capture.allow_netns_annotation,
+        marks: MarkStore::open(&config.state_dir)?,
+        registry: Registry::new(&config.state_dir),
+    })
+}
+
+/// The backend that was asked for, or the one that works here.
+///
+/// # Errors
+/// When neither works.
+pub fn backend(asked: CaptureBackend) -> Result<Backend, DetectError> {
+    match asked {
+        CaptureBackend::Auto => Backend::detect(),
+        CaptureBackend::Nftables => Ok(Backend::Nftables),
+        CaptureBackend::Iptables => Ok(Backend::Iptables),
+    }
+}
+
+fn xds_client(config: &RunConfig) -> Result<Client, StartError> {
+    Ok(Client::new(Config {
+        address: control_address(config)?,
+        root_file: config.control.xds_root_file.clone(),
+        token_file: config.control.token_file.clone(),
+        cluster_id: config.cluster_id.clone(),
+        node: node(config),
+        addresses: Interest::Everything,
+    }))
+}
+
+/// Who we are, in the form that Istio's control plane reads.
+fn node(config: &RunConfig) -> Node {
+    let text = |value: &str| prost_types::Value {
+        kind: Some(prost_types::value::Kind::StringValue(value.to_owned())),
+    };
+    let metadata = [
+        ("NAME", config.node.as_str()),
+        ("NAMESPACE", NAMESPACE),
+        ("NODE_NAME", config.node.as_str()),
+        ("CLUSTER_ID", config.cluster_id.as_str()),
+    ];
+    Node {
+        id: format!("ztunnel~{ANY_ADDRESS}~{}.{NAMESPACE}~{NAMESPACE}.svc.cluster.local", config.node),
+        cluster: "ztunnel".to_owned(),
+        metadata: Some(prost_types::Struct {
+            fields: metadata.into_iter().map(|(key, value)| (key.to_owned(), text(value))).collect(),
+        }),
+    }
+}
+
+fn start_workers(asked: usize, shared: &Shared) -> Result<Arc<[WorkerHandle]>, std::io::Error> {
+    let count = if asked == 0 { std::thread::available_parallelism()?.get() } else { asked };
+    (0..count).map(|index| worker::start(index, shared.clone())).collect()
+}
+
+/// Applies what control sends, and publishes it once it is complete.
+async fn follow(client: Client, writer: SnapshotWriter, synced: Ready) {
+    // Everything is subscribed to: there is no demand.
+    let (_, no_demand) = mpsc::channel(1);
+    let mut state = State::default();
+    let never = client
+        .run(no_demand, move |batch| {
+            state.apply(batch.changes);
+            if batch.synced {
+                writer.publish(state.snapshot());
+                synced.ready();
+            }
+        })
+        .await;
+    match never {}
+}
+
+/// The namespace that the mesh runs in.
+const NAMESPACE: &str = "ambit-system";
+
+/// Istio's agents put their own address here; nothing depends on it.
+const ANY_ADDRESS: &str = "1.1.1.1";

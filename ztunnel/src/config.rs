@@ -1,0 +1,196 @@
+//! The command line and environment of the agent: every setting, its unit, default and meaning.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ambit_mesh::identity::TrustDomain;
+use ambit_runtime::config::{CommonFlags, parse_duration, serialize_duration};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use serde::Serialize;
+
+/// The node agent of Ambit.
+#[derive(Debug, Parser)]
+#[command(name = "ztunnel", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent of this node until SIGTERM.
+    Run(Box<RunConfig>),
+    /// Close one pod before any agent runs: install the redirection, so that nothing leaves in clear.
+    Capture(CaptureConfig),
+    /// Remove every redirection that an agent left on this node.
+    Uninstall(UninstallConfig),
+}
+
+/// Settings of `ztunnel run`.
+#[derive(Debug, Clone, Args, Serialize)]
+pub struct RunConfig {
+    /// Name of the node this agent runs on, as in `Node.metadata.name`.
+    #[arg(long, env = "AMBIT_NODE", value_name = "NAME")]
+    pub node: String,
+    /// Identifier of the cluster, as in `Workload.cluster_id`.
+    #[arg(long, env = "AMBIT_CLUSTER_ID", default_value = "Kubernetes", value_name = "NAME")]
+    pub cluster_id: String,
+    /// Network this node belongs to; empty in a mesh of one network.
+    #[arg(long, env = "AMBIT_NETWORK", default_value = "", value_name = "NAME")]
+    pub network: String,
+    /// Trust domain of the mesh: certificates of another are refused.
+    #[arg(long, env = "AMBIT_TRUST_DOMAIN", default_value = "cluster.local", value_name = "NAME")]
+    #[serde(serialize_with = "as_text")]
+    pub trust_domain: TrustDomain,
+    /// Directory for what must outlive a restart; best on a tmpfs, readable by root only.
+    #[arg(long, env = "AMBIT_STATE_DIR", default_value = "/run/ambit", value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Control plane.
+    #[command(flatten)]
+    pub control: ControlConfig,
+    /// Capture.
+    #[command(flatten)]
+    pub capture: CaptureSettings,
+    /// Data path.
+    #[command(flatten)]
+    pub data_path: DataPathConfig,
+    /// Admin, metrics, readiness, logs.
+    #[command(flatten)]
+    pub common: CommonFlags,
+}
+
+/// Where configuration and certificates come from.
+#[derive(Debug, Clone, Args, Serialize)]
+pub struct ControlConfig {
+    /// Address of control: xDS and certificates.
+    #[arg(
+        long,
+        env = "AMBIT_XDS_ADDRESS",
+        default_value = "https://control.ambit-system.svc:15012",
+        value_name = "URL"
+    )]
+    pub xds_address: String,
+    /// PEM file with the roots that control's certificate must chain to. Read again for every
+    /// connection.
+    #[arg(
+        long,
+        env = "AMBIT_XDS_ROOT_FILE",
+        default_value = "/var/run/secrets/ambit/root-cert.pem",
+        value_name = "FILE"
+    )]
+    pub xds_root_file: PathBuf,
+    /// File with the bearer token that proves which node this is. Read again for every connection.
+    #[arg(
+        long,
+        env = "AMBIT_TOKEN_FILE",
+        default_value = "/var/run/secrets/ambit/token",
+        value_name = "FILE"
+    )]
+    pub token_file: PathBuf,
+    /// Life of certificates to ask for.
+    #[arg(long, env = "AMBIT_CERTIFICATE_TTL", default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
+    #[serde(serialize_with = "serialize_duration")]
+    pub certificate_ttl: Duration,
+}
+
+/// How pods are captured.
+#[derive(Debug, Clone, Args, Serialize)]
+pub struct CaptureSettings {
+    /// What installs the redirection.
+    #[arg(long, env = "AMBIT_CAPTURE", default_value = "auto", value_enum)]
+    pub capture: CaptureBackend,
+    /// Capture pods named by the annotation `ambit.dev/netns`. Only where the author of a pod may
+    /// name any network namespace of this node: in directory mode.
+    #[arg(long, env = "AMBIT_ALLOW_NETNS_ANNOTATION")]
+    pub allow_netns_annotation: bool,
+}
+
+/// What installs the redirection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptureBackend {
+    /// nftables where the kernel has it, iptables otherwise.
+    Auto,
+    /// nftables, through netlink.
+    Nftables,
+    /// iptables, through `iptables-restore`.
+    Iptables,
+}
+
+/// How traffic is carried.
+#[derive(Debug, Clone, Args, Serialize)]
+pub struct DataPathConfig {
+    /// Worker threads; 0: one per processor.
+    #[arg(long, env = "AMBIT_WORKERS", default_value_t = 0, value_name = "N")]
+    pub workers: usize,
+    /// Addresses of the mesh's own pods and services: a destination inside that is not known waits
+    /// and is then refused, never sent in clear. May be repeated, or separated by commas.
+    #[arg(long = "mesh-range", env = "AMBIT_MESH_RANGES", value_delimiter = ',', value_name = "CIDR")]
+    #[serde(serialize_with = "as_texts")]
+    pub mesh_ranges: Vec<IpNet>,
+    /// How long a connection waits for what the agent does not know yet: its first configuration,
+    /// its pod's certificate, a destination inside the mesh's ranges.
+    #[arg(long, env = "AMBIT_UNKNOWN_WAIT", default_value = "5s", value_parser = parse_duration, value_name = "DURATION")]
+    #[serde(serialize_with = "serialize_duration")]
+    pub unknown_wait: Duration,
+    /// How long connecting to an application or a peer may take, TCP and TLS each.
+    #[arg(long, env = "AMBIT_CONNECT_TIMEOUT", default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    #[serde(serialize_with = "serialize_duration")]
+    pub connect_timeout: Duration,
+    /// How long a connection may be silent before it is reset.
+    #[arg(long, env = "AMBIT_IDLE_TIMEOUT", default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
+    #[serde(serialize_with = "serialize_duration")]
+    pub idle_timeout: Duration,
+    /// The same once one side has ended.
+    #[arg(long, env = "AMBIT_HALF_CLOSED_TIMEOUT", default_value = "1h", value_parser = parse_duration, value_name = "DURATION")]
+    #[serde(serialize_with = "serialize_duration")]
+    pub half_closed_timeout: Duration,
+    /// How long a tunnel without streams is kept.
+    #[arg(long, env = "AMBIT_TUNNEL_IDLE_TIMEOUT", default_value = "5m", value_parser = parse_duration, value_name = "DURATION")]
+    #[serde(serialize_with = "serialize_duration")]
+    pub tunnel_idle_timeout: Duration,
+    /// How long a tunnel may outlive the certificate it was opened with, for streams that last.
+    #[arg(long, env = "AMBIT_TUNNEL_GRACE", default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
+    #[serde(serialize_with = "serialize_duration")]
+    pub tunnel_grace: Duration,
+    /// How long open connections may finish after SIGTERM.
+    #[arg(long, env = "AMBIT_DRAIN_TIMEOUT", default_value = "25s", value_parser = parse_duration, value_name = "DURATION")]
+    #[serde(serialize_with = "serialize_duration")]
+    pub drain_timeout: Duration,
+}
+
+/// Settings of `ztunnel capture`.
+#[derive(Debug, Clone, Args)]
+pub struct CaptureConfig {
+    /// Path of the pod's network namespace.
+    #[arg(long, env = "AMBIT_NETNS", value_name = "PATH")]
+    pub netns: PathBuf,
+    /// UID of the pod, as in `Pod.metadata.uid`: the agent finds its marks by it.
+    #[arg(long, env = "AMBIT_POD_UID", value_name = "UID")]
+    pub pod_uid: String,
+    /// What installs the redirection.
+    #[arg(long, env = "AMBIT_CAPTURE", default_value = "auto", value_enum)]
+    pub capture: CaptureBackend,
+    /// The agent's state directory: it must find the pod's marks there.
+    #[arg(long, env = "AMBIT_STATE_DIR", default_value = "/run/ambit", value_name = "DIR")]
+    pub state_dir: PathBuf,
+}
+
+/// Settings of `ztunnel uninstall`.
+#[derive(Debug, Clone, Args)]
+pub struct UninstallConfig {
+    /// The agent's state directory: it names the pods that were captured.
+    #[arg(long, env = "AMBIT_STATE_DIR", default_value = "/run/ambit", value_name = "DIR")]
+    pub state_dir: PathBuf,
+}
+
+fn as_text<S: serde::Serializer>(value: &TrustDomain, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+fn as_texts<S: serde::Serializer>(values: &[IpNet], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(values.iter().map(ToString::to_string))
+}

@@ -1,0 +1,243 @@
+//! Tunnels that others open to a pod: handshake, authorization, and the application behind.
+//!
+//! A CONNECT is answered with 200 only after its application accepted; until then an error is an
+//! HTTP status, afterwards a reset. What is allowed is decided by `ambit_mesh`; the connect to the
+//! application cannot be made without its [`Permit`].
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ambit_hbone::codec::{Codec, RequestHead, Settings};
+use ambit_hbone::headers;
+use ambit_hbone::relay::relay;
+use ambit_hbone::socket::Socket;
+use ambit_hbone::tls::TlsSession;
+use ambit_hbone::tunnel::{self, HandshakeError, Keepalive, StreamError, Tunnel, TunnelStream};
+use ambit_identity::verify::{PeerRefused, VerifiedPeer, accepted_peer};
+use ambit_mesh::address::Authority;
+use ambit_mesh::decide::{
+    InboundDecision, InboundError, InboundRequest, InboundTarget, ResponseFlag, inbound,
+};
+use ambit_mesh::policy::{Peer, Permit, authorize};
+use ambit_mesh::snapshot::Snapshot;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::accept::Accepted;
+use crate::application::{ApplicationError, connect_app};
+use crate::flows::Listed;
+use crate::record::{Carried, Record};
+use crate::worker::Pod;
+
+/// Serves one connection to the HBONE port until its tunnel is over.
+pub async fn serve(pod: Rc<Pod>, accepted: Accepted) {
+    let Accepted { socket, peer, local } = accepted;
+    let (tunnel, verified) = match secure(&pod, socket).await {
+        Ok(secured) => secured,
+        Err(refused) => {
+            Record::inbound(peer, local).fail(refused.flag(), &refused);
+            return;
+        }
+    };
+    debug!(%peer, %local, peer.identity = %verified.id(), "tunnel accepted");
+    let _listed = pod.accepted.list(&tunnel);
+    let connection = Rc::new(Connection { peer: verified, peer_address: peer, local });
+    while let Some((head, stream)) = tunnel.next_request().await {
+        spawn_local(serve_stream(Rc::clone(&pod), Rc::clone(&connection), head, stream));
+    }
+}
+
+/// The tunnels that others opened to a pod, on one worker.
+#[derive(Clone, Default)]
+pub struct AcceptedTunnels {
+    table: Rc<RefCell<(u64, BTreeMap<u64, Tunnel>)>>,
+}
+
+impl AcceptedTunnels {
+    /// Asks every peer to open no more streams; open ones finish.
+    pub fn shutdown(&self) {
+        self.table.borrow().1.values().for_each(Tunnel::shutdown);
+    }
+
+    fn list(&self, tunnel: &Tunnel) -> ListedTunnel {
+        let mut table = self.table.borrow_mut();
+        let key = table.0;
+        table.0 += 1;
+        table.1.insert(key, tunnel.clone());
+        ListedTunnel { tunnels: self.clone(), key }
+    }
+}
+
+struct ListedTunnel {
+    tunnels: AcceptedTunnels,
+    key: u64,
+}
+
+impl Drop for ListedTunnel {
+    fn drop(&mut self) {
+        self.tunnels.table.borrow_mut().1.remove(&self.key);
+    }
+}
+
+/// What all streams of one tunnel share.
+struct Connection {
+    peer: VerifiedPeer,
+    peer_address: SocketAddr,
+    local: SocketAddr,
+}
+
+/// Why a connection to the HBONE port did not become a tunnel.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("no certificate for this pod yet: check that control is reachable and grants it to this node")]
+    NoIdentity,
+    #[error("no TLS handshake within {seconds} s")]
+    Timeout { seconds: u64 },
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error(transparent)]
+    Peer(#[from] PeerRefused),
+}
+
+impl Refused {
+    fn flag(&self) -> ResponseFlag {
+        match self {
+            Self::NoIdentity => ResponseFlag::IdentityError,
+            Self::Handshake(HandshakeError::Alpn) => ResponseFlag::Http2HandshakeFailure,
+            Self::Timeout { .. } | Self::Handshake(_) | Self::Peer(_) => ResponseFlag::TlsFailure,
+        }
+    }
+}
+
+async fn secure(pod: &Rc<Pod>, socket: Socket) -> Result<(Tunnel, VerifiedPeer), Refused> {
+    let identity = pod.identity().await.ok_or(Refused::NoIdentity)?;
+    let limit = pod.worker.shared.config.connect_timeout;
+    let session = TlsSession::server(Arc::clone(&identity.server)).map_err(HandshakeError::Tls)?;
+    let secured = timeout(limit, tunnel::handshake(socket, session, &pod.worker.buffers))
+        .await
+        .map_err(|_| Refused::Timeout { seconds: limit.as_secs() })??;
+    let verified = accepted_peer(secured.peer_certificates())?;
+    let codec = Codec::server(Settings::SERVER);
+    let (tunnel, driver) = Tunnel::new(secured, codec, pod.worker.buffers.clone(), Keepalive::default());
+    spawn_local(async move {
+        let end = driver.await;
+        debug!(reason = %end, "accepted tunnel closed");
+    });
+    Ok((tunnel, verified))
+}
+
+/// Why a CONNECT was not served.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the request is not a plain CONNECT (RFC 9113 section 8.5)")]
+    NotConnect,
+    #[error("no configuration yet: check that control is reachable")]
+    NoSnapshot,
+    #[error(transparent)]
+    Inbound(#[from] InboundError),
+    #[error(transparent)]
+    Application(#[from] ApplicationError),
+    #[error("the peer gave up before the application answered: {0}")]
+    Abandoned(StreamError),
+}
+
+impl Failure {
+    fn status(&self) -> u16 {
+        match self {
+            Self::NotConnect => 400,
+            Self::Inbound(error) => error.status(),
+            Self::NoSnapshot | Self::Application(_) | Self::Abandoned(_) => 503,
+        }
+    }
+
+    fn flag(&self) -> ResponseFlag {
+        match self {
+            Self::Inbound(error) => error.reason(),
+            Self::NotConnect | Self::NoSnapshot | Self::Application(_) | Self::Abandoned(_) => {
+                ResponseFlag::ConnectFailure
+            }
+        }
+    }
+}
+
+async fn serve_stream(pod: Rc<Pod>, connection: Rc<Connection>, head: RequestHead, mut stream: TunnelStream) {
+    let mut record = Record::inbound(connection.peer_address, connection.local);
+    record.peer(connection.peer.id());
+    match admit(&pod, &connection, &head, &stream, &mut record).await {
+        Ok(admitted) => {
+            let baggage = headers::Baggage::of(&admitted.decision.workload).to_string();
+            stream.accept(&[(headers::BAGGAGE, &baggage)]);
+            record.opened();
+            let Admitted { application, listed, .. } = admitted;
+            let end = relay(stream, Rc::new(application), pod.worker.idle, listed.stop.clone()).await;
+            record.finish(Carried::inbound(end));
+        }
+        Err(failure) => {
+            stream.refuse(failure.status(), &[]);
+            record.fail(failure.flag(), &failure);
+        }
+    }
+}
+
+/// An application that accepted a permitted connection.
+struct Admitted {
+    application: Socket,
+    decision: InboundDecision,
+    listed: Listed,
+}
+
+async fn admit(
+    pod: &Rc<Pod>,
+    connection: &Connection,
+    head: &RequestHead,
+    stream: &TunnelStream,
+    record: &mut Record,
+) -> Result<Admitted, Failure> {
+    if !head.is_connect() {
+        return Err(Failure::NotConnect);
+    }
+    let authority: Authority = head.authority().parse().map_err(InboundError::from)?;
+    let forwarded_host = head.headers().text(headers::FORWARDED).and_then(headers::parse_forwarded_host);
+    let request = InboundRequest {
+        workload: &pod.uid,
+        local: connection.local,
+        target: InboundTarget::Connect { authority: &authority, forwarded_host },
+        peer: Peer::Verified(connection.peer.id().clone()),
+        peer_ip: connection.peer_address.ip(),
+    };
+    let snapshot = known_pod(pod).await.ok_or(Failure::NoSnapshot)?;
+    let decision = inbound(&snapshot, &request)?;
+    record.inbound_decided(&snapshot, &decision);
+    let (permit, listed) = permit(pod, &snapshot, &decision)?;
+    record.permitted(&permit);
+    let application = tokio::select! {
+        // Dropping the attempt closes its socket.
+        application = connect_app(pod, &permit) => application?,
+        reason = stream.abandoned() => return Err(Failure::Abandoned(reason)),
+    };
+    Ok(Admitted { application, decision, listed })
+}
+
+/// A snapshot that knows the pod; after the wait, whatever there is.
+pub(crate) async fn known_pod(pod: &Pod) -> Option<Arc<Snapshot>> {
+    let shared = &pod.worker.shared;
+    let found = shared
+        .snapshots
+        .wait_for(shared.config.unknown_wait, |snapshot| snapshot.workload(&pod.uid).map(|_| ()))
+        .await;
+    found.map(|(snapshot, ())| snapshot).or_else(|| shared.snapshots.load())
+}
+
+/// Authorizes, and lists the connection in the same step: no policy change falls in between.
+pub(crate) fn permit(
+    pod: &Pod,
+    snapshot: &Snapshot,
+    decision: &InboundDecision,
+) -> Result<(Permit, Listed), InboundError> {
+    let permit = authorize(snapshot, &decision.workload, &decision.connection)?;
+    Ok((permit, pod.worker.flows.list(&pod.uid, Some(decision.connection.clone()))))
+}

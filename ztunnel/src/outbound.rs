@@ -1,0 +1,300 @@
+//! A captured outbound connection: where it goes, by which tunnel, and carrying it there.
+//!
+//! The choice is `ambit_mesh::decide::outbound`; this module does what it says and tries another
+//! endpoint when one cannot be reached. A connection that is refused is reset, never passed on.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ambit_hbone::codec::{ConnectRequest, OpenError, Reason};
+use ambit_hbone::headers;
+use ambit_hbone::pool::AcquireError;
+use ambit_hbone::relay::relay;
+use ambit_hbone::socket::Socket;
+use ambit_hbone::tunnel::{StreamError, TunnelStream};
+use ambit_mesh::address::NetworkAddress;
+use ambit_mesh::decide::{
+    Ask, OutboundDecision, OutboundError, OutboundRequest, Outcome, ResponseFlag, Transport, outbound,
+};
+use ambit_mesh::identity::IdentitySet;
+use ambit_mesh::snapshot::Snapshot;
+use ambit_mesh::workload::Workload;
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::accept::Accepted;
+use crate::capture::original_dst;
+use crate::dial::{DialError, TunnelKey, connect, open_stream};
+use crate::record::{Carried, Record};
+use crate::splice::splice;
+use crate::worker::Pod;
+
+/// Serves one captured connection from accept to its last line in the log.
+pub async fn serve(pod: Rc<Pod>, accepted: Accepted) {
+    let Accepted { socket, peer, local } = accepted;
+    let destination = match original_dst::outbound(socket.get()) {
+        Ok(destination) => destination,
+        Err(error) => {
+            debug!(%peer, %local, %error, "a connection to the outbound port was not redirected there: closed");
+            socket.reset_on_close();
+            return;
+        }
+    };
+    let mut record = Record::outbound(peer, destination);
+    match establish(&pod, peer, destination, &mut record).await {
+        Ok(upstream) => {
+            record.opened();
+            record.finish(carry(&pod, socket, upstream).await);
+        }
+        Err(failure) => {
+            socket.reset_on_close();
+            record.fail(failure.flag(), &failure);
+        }
+    }
+}
+
+/// An established way to the destination.
+enum Upstream {
+    Tunnel(TunnelStream),
+    Plain(Socket),
+}
+
+/// Why a connection was not carried.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the pod is not known to control yet: check that control is reachable and serves this node")]
+    SourceUnknown,
+    #[error(transparent)]
+    Refused(#[from] OutboundError),
+    #[error("no certificate for this pod yet: check that control is reachable and grants it to this node")]
+    NoIdentity,
+    #[error(transparent)]
+    Dial(Rc<DialError>),
+    #[error(transparent)]
+    Plain(DialError),
+    #[error("the tunnel to {next_hop} has no room for another stream")]
+    NoRoom { next_hop: SocketAddr },
+    #[error("the tunnel to {next_hop} cannot carry the request: {source}")]
+    Request {
+        next_hop: SocketAddr,
+        #[source]
+        source: OpenError,
+    },
+    #[error("{next_hop} did not answer the CONNECT: {source}")]
+    Stream {
+        next_hop: SocketAddr,
+        #[source]
+        source: StreamError,
+    },
+    #[error("{next_hop} did not answer the CONNECT within {seconds} s")]
+    ResponseTimeout { next_hop: SocketAddr, seconds: u64 },
+    #[error("{next_hop} refused the connection with status {status}{hint}", hint = status_hint(*status))]
+    Status { next_hop: SocketAddr, status: u16 },
+}
+
+/// What the statuses of an HBONE endpoint mean (Istio's ztunnel and ours).
+fn status_hint(status: u16) -> &'static str {
+    match status {
+        400 => " (it is not the proxy of that address)",
+        401 => " (an AuthorizationPolicy of the destination denies it)",
+        503 => " (the application does not accept the connection)",
+        _ => "",
+    }
+}
+
+impl Failure {
+    /// Whether another endpoint of the service may do better. One that answered "denied" may not be
+    /// asked again elsewhere: that is the service's word.
+    fn may_try_another(&self) -> bool {
+        match self {
+            Self::Dial(_) | Self::Plain(_) | Self::NoRoom { .. } | Self::Stream { .. } => true,
+            Self::Status { status, .. } => *status == 503,
+            Self::SourceUnknown
+            | Self::Refused(_)
+            | Self::NoIdentity
+            | Self::Request { .. }
+            | Self::ResponseTimeout { .. } => false,
+        }
+    }
+
+    /// Whether the same endpoint should be asked again on another tunnel: this one went away before
+    /// it took the stream.
+    fn is_stale_tunnel(&self) -> bool {
+        match self {
+            Self::Stream { source: StreamError::Reset { reason }, .. } => *reason == Reason::RefusedStream,
+            Self::Stream { source: StreamError::TunnelLost(_), .. } => true,
+            Self::Dial(_)
+            | Self::Plain(_)
+            | Self::NoRoom { .. }
+            | Self::Status { .. }
+            | Self::SourceUnknown
+            | Self::Refused(_)
+            | Self::NoIdentity
+            | Self::Request { .. }
+            | Self::ResponseTimeout { .. } => false,
+        }
+    }
+
+    fn flag(&self) -> ResponseFlag {
+        match self {
+            Self::Refused(error) => error.reason(),
+            Self::NoIdentity => ResponseFlag::IdentityError,
+            Self::Dial(error) => error.flag(),
+            Self::Plain(error) => error.flag(),
+            Self::Status { status: 401, .. } => ResponseFlag::Denied,
+            Self::SourceUnknown
+            | Self::NoRoom { .. }
+            | Self::Request { .. }
+            | Self::Stream { .. }
+            | Self::ResponseTimeout { .. }
+            | Self::Status { .. } => ResponseFlag::ConnectFailure,
+        }
+    }
+}
+
+async fn establish(
+    pod: &Rc<Pod>,
+    peer: SocketAddr,
+    destination: SocketAddr,
+    record: &mut Record,
+) -> Result<Upstream, Failure> {
+    let shared = &pod.worker.shared;
+    let (mut snapshot, source) = shared
+        .snapshots
+        .wait_for(shared.config.unknown_wait, |snapshot| snapshot.workload(&pod.uid).map(Arc::clone))
+        .await
+        .ok_or(Failure::SourceUnknown)?;
+    record.source(&source);
+    let mut tried = Vec::new();
+    let mut failed = None;
+    let mut waited = false;
+    loop {
+        let request = OutboundRequest {
+            source: &source,
+            destination,
+            excluded: &tried,
+            mesh_ranges: &shared.config.mesh_ranges,
+            waited,
+        };
+        let decision = outbound(&snapshot, &request, &mut *pod.worker.rng.borrow_mut());
+        let decision = match decision {
+            Ok(decision) => decision,
+            Err(Outcome::Ask(Ask::Wait { address })) => {
+                snapshot = wait_until_known(pod, snapshot, &address).await;
+                waited = true;
+                continue;
+            }
+            // After a failed try, that failure says more than "no other endpoint is left".
+            Err(Outcome::Refused(error)) => return Err(failed.unwrap_or(Failure::Refused(error))),
+        };
+        record.decided(&decision);
+        match connect_to(pod, peer, &source, &decision).await {
+            Ok(upstream) => return Ok(upstream),
+            Err(failure) => match &decision.endpoint {
+                Some(endpoint) if failure.may_try_another() && tried.len() + 1 < MAX_ENDPOINTS_TRIED => {
+                    debug!(%destination, next_hop = %decision.next_hop, error = %failure, "trying another endpoint");
+                    tried.push(endpoint.uid.clone());
+                    failed = Some(failure);
+                }
+                Some(_) | None => return Err(failure),
+            },
+        }
+    }
+}
+
+/// The first snapshot that knows the address, or after the wait the latest one.
+async fn wait_until_known(pod: &Pod, current: Arc<Snapshot>, address: &NetworkAddress) -> Arc<Snapshot> {
+    let shared = &pod.worker.shared;
+    let known = |snapshot: &Snapshot| {
+        let workload = snapshot.workload_by_address(address).is_some();
+        (workload || !snapshot.services_by_address(address).is_empty()).then_some(())
+    };
+    match shared.snapshots.wait_for(shared.config.unknown_wait, known).await {
+        Some((snapshot, ())) => snapshot,
+        None => shared.snapshots.load().unwrap_or(current),
+    }
+}
+
+async fn connect_to(
+    pod: &Rc<Pod>,
+    peer: SocketAddr,
+    source: &Workload,
+    decision: &OutboundDecision,
+) -> Result<Upstream, Failure> {
+    match &decision.transport {
+        Transport::Passthrough => {
+            connect(pod, decision.next_hop).await.map(Upstream::Plain).map_err(Failure::Plain)
+        }
+        Transport::Hbone { authority, expected } => {
+            let mut outcome = request_tunnel(pod, peer, source, decision, *authority, expected).await;
+            if outcome.as_ref().is_err_and(Failure::is_stale_tunnel) {
+                outcome = request_tunnel(pod, peer, source, decision, *authority, expected).await;
+            }
+            outcome.map(Upstream::Tunnel)
+        }
+    }
+}
+
+async fn request_tunnel(
+    pod: &Rc<Pod>,
+    peer: SocketAddr,
+    source: &Workload,
+    decision: &OutboundDecision,
+    authority: SocketAddr,
+    expected: &IdentitySet,
+) -> Result<TunnelStream, Failure> {
+    let next_hop = decision.next_hop;
+    let identity = pod.identity().await.ok_or(Failure::NoIdentity)?;
+    let service_host = decision.service.as_ref().map(|service| &*service.name.hostname);
+    let forwarded = headers::forwarded(peer, service_host);
+    let baggage = headers::Baggage::of(source).to_string();
+    let traceparent = headers::TraceParent::random(&mut *pod.worker.rng.borrow_mut()).to_string();
+    let authority = authority.to_string();
+    let request = ConnectRequest {
+        authority: &authority,
+        headers: &[
+            (headers::FORWARDED, &forwarded),
+            (headers::BAGGAGE, &baggage),
+            (headers::TRACEPARENT, &traceparent),
+        ],
+    };
+    let key = TunnelKey { next_hop, expected: expected.clone() };
+    let mut stream = open_stream(pod, &key, &identity, &request).await.map_err(|error| match error {
+        AcquireError::Dial(error) => Failure::Dial(error),
+        AcquireError::Full => Failure::NoRoom { next_hop },
+        AcquireError::Refused(source) => Failure::Request { next_hop, source },
+    })?;
+    let limit = response_limit(pod);
+    let response = timeout(limit, stream.response())
+        .await
+        .map_err(|_| Failure::ResponseTimeout { next_hop, seconds: limit.as_secs() })?
+        .map_err(|source| Failure::Stream { next_hop, source })?;
+    match response.status {
+        200 => Ok(stream),
+        status => Err(Failure::Status { next_hop, status }),
+    }
+}
+
+/// The far proxy connects to its application within the same limit before it answers.
+fn response_limit(pod: &Pod) -> std::time::Duration {
+    2 * pod.worker.shared.config.connect_timeout
+}
+
+async fn carry(pod: &Rc<Pod>, socket: Socket, upstream: Upstream) -> Carried {
+    let worker = &pod.worker;
+    let listed = worker.flows.list(&pod.uid, None);
+    match upstream {
+        Upstream::Tunnel(stream) => {
+            Carried::outbound(relay(stream, Rc::new(socket), worker.idle, listed.stop.clone()).await)
+        }
+        Upstream::Plain(upstream) => {
+            let buffers = worker.buffers.clone();
+            Carried::plain(splice(socket, upstream, buffers, worker.idle, listed.stop.clone()).await)
+        }
+    }
+}
+
+/// Endpoints of a service that one connection tries before it gives up: enough to pass a pod that
+/// just died, few enough that a client is answered before its own deadline.
+const MAX_ENDPOINTS_TRIED: usize = 3;

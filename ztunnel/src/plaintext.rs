@@ -1,0 +1,71 @@
+//! Plaintext connections that others open to a pod: the same decision and policy as for a tunnel,
+//! with a peer that proved nothing.
+
+use std::rc::Rc;
+
+use ambit_mesh::decide::{InboundError, InboundRequest, InboundTarget, ResponseFlag, inbound};
+use ambit_mesh::policy::Peer;
+
+use crate::accept::Accepted;
+use crate::application::{ApplicationError, connect_app};
+use crate::flows::Listed;
+use crate::inbound::{known_pod, permit};
+use crate::record::{Carried, Record};
+use crate::splice::splice;
+use crate::worker::Pod;
+use ambit_hbone::socket::Socket;
+
+/// Serves one plaintext connection.
+pub async fn serve(pod: Rc<Pod>, accepted: Accepted) {
+    let mut record = Record::inbound(accepted.peer, accepted.local);
+    match admit(&pod, &accepted, &mut record).await {
+        Ok((application, listed)) => {
+            record.opened();
+            let worker = &pod.worker;
+            let (buffers, stop) = (worker.buffers.clone(), listed.stop.clone());
+            record.finish(Carried::plain(
+                splice(accepted.socket, application, buffers, worker.idle, stop).await,
+            ));
+        }
+        Err(failure) => {
+            accepted.socket.reset_on_close();
+            record.fail(failure.flag(), &failure);
+        }
+    }
+}
+
+/// Why a plaintext connection was not served.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("no configuration yet: check that control is reachable")]
+    NoSnapshot,
+    #[error(transparent)]
+    Inbound(#[from] InboundError),
+    #[error(transparent)]
+    Application(#[from] ApplicationError),
+}
+
+impl Failure {
+    fn flag(&self) -> ResponseFlag {
+        match self {
+            Self::Inbound(error) => error.reason(),
+            Self::NoSnapshot | Self::Application(_) => ResponseFlag::ConnectFailure,
+        }
+    }
+}
+
+async fn admit(pod: &Rc<Pod>, accepted: &Accepted, record: &mut Record) -> Result<(Socket, Listed), Failure> {
+    let request = InboundRequest {
+        workload: &pod.uid,
+        local: accepted.local,
+        target: InboundTarget::Plaintext,
+        peer: Peer::Unauthenticated,
+        peer_ip: accepted.peer.ip(),
+    };
+    let snapshot = known_pod(pod).await.ok_or(Failure::NoSnapshot)?;
+    let decision = inbound(&snapshot, &request)?;
+    record.inbound_decided(&snapshot, &decision);
+    let (permit, listed) = permit(pod, &snapshot, &decision)?;
+    record.permitted(&permit);
+    Ok((connect_app(pod, &permit).await?, listed))
+}
