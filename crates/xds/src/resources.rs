@@ -1,0 +1,60 @@
+//! What a server has to offer: one immutable generation of resources, encoded once for all
+//! subscribers.
+//!
+//! Who wants which of them, and who has them, is [`crate::subscriber`]'s business.
+
+mod collection;
+mod resource;
+
+use std::sync::Arc;
+
+pub use collection::{Collection, Difference};
+pub use resource::Resource;
+
+use crate::ResourceType;
+
+/// One generation of all resources.
+///
+/// Cheap to clone, and never changed: a new configuration is a new generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    addresses: Arc<Collection>,
+    authorizations: Arc<Collection>,
+}
+
+impl Resources {
+    /// The resources of one type.
+    pub fn of_type(&self, kind: ResourceType) -> &Arc<Collection> {
+        match kind {
+            ResourceType::Address => &self.addresses,
+            ResourceType::Authorization => &self.authorizations,
+        }
+    }
+
+    /// The same generation, sharing with the one before it whatever has not changed.
+    ///
+    /// Differences between generations that share are found by comparing pointers, and memory is
+    /// held once while subscribers are still on the older one.
+    #[must_use]
+    pub fn sharing_with(self, previous: &Self) -> Self {
+        Self {
+            addresses: Collection::sharing(self.addresses, &previous.addresses),
+            authorizations: Collection::sharing(self.authorizations, &previous.authorizations),
+        }
+    }
+}
+
+impl FromIterator<Resource> for Resources {
+    /// Of two resources with one name and type the later one counts.
+    fn from_iter<I: IntoIterator<Item = Resource>>(resources: I) -> Self {
+        let mut addresses = Collection::default();
+        let mut authorizations = Collection::default();
+        for resource in resources {
+            match resource.kind() {
+                ResourceType::Address => addresses.insert(Arc::new(resource)),
+                ResourceType::Authorization => authorizations.insert(Arc::new(resource)),
+            }
+        }
+        Self { addresses: Arc::new(addresses), authorizations: Arc::new(authorizations) }
+    }
+}

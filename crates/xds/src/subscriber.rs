@@ -1,0 +1,210 @@
+//! The server's side of delta xDS for one type on one stream, without IO.
+//!
+//! A subscriber remembers the generation that its client was brought to, not a copy of it: what to
+//! send is the difference to the current one, seen through what the client is subscribed to. At
+//! most one response is unanswered; changes meanwhile are folded into the next.
+
+mod interest;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use ambit_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+
+pub use status::{Acknowledgement, Refusal, Status};
+
+use crate::ResourceType;
+use crate::resources::{Collection, Difference, Resource, Resources};
+use interest::Interest;
+
+/// The server's state of one client and type.
+#[derive(Debug)]
+pub struct Subscriber {
+    kind: ResourceType,
+    interest: Interest,
+    /// The newest generation.
+    current: Arc<Collection>,
+    /// The generation that the last response brought the client to; `None` before the first.
+    sent: Option<Arc<Collection>>,
+    /// The generation that the client has answered for.
+    answered: Arc<Collection>,
+    outstanding: Option<Outstanding>,
+    /// Name and version of what the client refused and was not sent again.
+    refused: BTreeMap<Arc<str>, Arc<str>>,
+    last_refusal: Option<Refusal>,
+    responses: u64,
+}
+
+/// The response that is not answered yet.
+#[derive(Debug)]
+struct Outstanding {
+    nonce: String,
+    since: Instant,
+    generation: Arc<Collection>,
+    resources: Vec<Arc<Resource>>,
+}
+
+/// What a response is made of.
+#[derive(Debug, Default)]
+struct Contents {
+    resources: BTreeMap<Arc<str>, Arc<Resource>>,
+    removed: BTreeSet<String>,
+}
+
+impl Subscriber {
+    /// A subscriber to one type of the current generation that has asked for nothing yet.
+    pub fn new(kind: ResourceType, resources: &Resources) -> Self {
+        Self {
+            kind,
+            interest: Interest::default(),
+            current: resources.of_type(kind).clone(),
+            sent: None,
+            answered: Arc::default(),
+            outstanding: None,
+            refused: BTreeMap::new(),
+            last_refusal: None,
+            responses: 0,
+        }
+    }
+
+    /// The client subscribes, unsubscribes or answers, in any mixture.
+    ///
+    /// Its first request is always responded to, if need be with nothing in it: the client cannot
+    /// know otherwise that nothing is all there is.
+    pub fn on_request(
+        &mut self,
+        request: &DeltaDiscoveryRequest,
+        now: Instant,
+    ) -> Option<DeltaDiscoveryResponse> {
+        if self.sent.is_none() {
+            self.interest.open(request);
+            let contents = self.first_contents(&request.initial_resource_versions);
+            return Some(self.respond(contents, now));
+        }
+        self.on_answer(request, now);
+        self.interest.update(request);
+        self.next_response(now)
+    }
+
+    /// There is a new generation.
+    pub fn on_change(&mut self, resources: &Resources, now: Instant) -> Option<DeltaDiscoveryResponse> {
+        self.current = resources.of_type(self.kind).clone();
+        self.next_response(now)
+    }
+
+    fn on_answer(&mut self, request: &DeltaDiscoveryRequest, now: Instant) {
+        // An answer to anything but the outstanding response is late or made up.
+        let is_answer = |outstanding: &mut Outstanding| outstanding.nonce == request.response_nonce;
+        let Some(answered) = self.outstanding.take_if(is_answer) else { return };
+        self.answered = answered.generation;
+        for resource in answered.resources {
+            match request.error_detail {
+                None => self.refused.remove(resource.name()),
+                Some(_) => self.refused.insert(resource.name().clone(), resource.version().clone()),
+            };
+        }
+        if let Some(error) = &request.error_detail {
+            let message = error.message.clone();
+            self.last_refusal = Some(Refusal { nonce: answered.nonce, message, at: now });
+        }
+        let generation = &self.answered;
+        self.refused.retain(|name, _| generation.get(name).is_some());
+    }
+
+    fn next_response(&mut self, now: Instant) -> Option<DeltaDiscoveryResponse> {
+        let sent = self.sent.clone()?;
+        if self.outstanding.is_some() {
+            return None;
+        }
+        let contents = self.contents_since(&sent);
+        if contents.is_empty() {
+            // Nothing that the client sees has changed: it is at this generation already.
+            self.sent = Some(self.current.clone());
+            self.answered = self.current.clone();
+            return None;
+        }
+        Some(self.respond(contents, now))
+    }
+
+    fn respond(&mut self, contents: Contents, now: Instant) -> DeltaDiscoveryResponse {
+        self.responses += 1;
+        let nonce = self.responses.to_string();
+        self.sent = Some(self.current.clone());
+        let resources: Vec<Arc<Resource>> = contents.resources.into_values().collect();
+        let response = DeltaDiscoveryResponse {
+            system_version_info: String::new(),
+            resources: resources.iter().map(|resource| resource.to_proto()).collect(),
+            type_url: self.kind.type_url().into(),
+            nonce: nonce.clone(),
+            removed_resources: contents.removed.into_iter().collect(),
+        };
+        let generation = self.current.clone();
+        self.outstanding = Some(Outstanding { nonce, since: now, generation, resources });
+        response
+    }
+
+    /// Everything the client is subscribed to, less what it has declared to hold, and the removal
+    /// of whatever else it has declared.
+    fn first_contents(&mut self, declared: &BTreeMap<String, String>) -> Contents {
+        let mut contents = Contents::default();
+        contents.add_requested(&self.interest.take_requested(), &self.current);
+        contents.resources.retain(|name, resource| {
+            declared.get(&**name).is_none_or(|version| **version != **resource.version())
+        });
+        let is_gone = |name: &&String| {
+            let resource = self.current.get(name);
+            resource.is_none_or(|resource| !self.interest.covers(resource))
+        };
+        contents.removed.extend(declared.keys().filter(is_gone).cloned());
+        contents
+    }
+
+    /// What has changed since the generation sent, and what was newly asked for.
+    fn contents_since(&mut self, sent: &Collection) -> Contents {
+        let mut contents = Contents::default();
+        for difference in sent.differences(&self.current) {
+            match difference {
+                Difference::Added(to) if self.interest.covers(to) => contents.add(to),
+                Difference::Changed { to, .. } if self.interest.covers(to) => contents.add(to),
+                Difference::Changed { from, .. } | Difference::Removed(from)
+                    if self.interest.covers(from) =>
+                {
+                    contents.removed.insert(from.name().to_string());
+                }
+                Difference::Added(_) | Difference::Changed { .. } | Difference::Removed(_) => {}
+            }
+        }
+        contents.add_requested(&self.interest.take_requested(), &self.current);
+        contents
+    }
+}
+
+impl Contents {
+    fn is_empty(&self) -> bool {
+        self.resources.is_empty() && self.removed.is_empty()
+    }
+
+    fn add(&mut self, resource: &Arc<Resource>) {
+        self.resources.insert(resource.name().clone(), resource.clone());
+    }
+
+    /// xDS protocol: what is newly asked for is sent even if the client has it, and a name that
+    /// does not exist is reported as removed.
+    fn add_requested(&mut self, requested: &interest::Requested, current: &Collection) {
+        if requested.everything {
+            current.iter().for_each(|resource| self.add(resource));
+        }
+        for name in &requested.names {
+            let mut found = current.named_or_aliased(name).peekable();
+            if found.peek().is_none() {
+                self.removed.insert(name.to_string());
+            }
+            found.for_each(|resource| self.add(resource));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
