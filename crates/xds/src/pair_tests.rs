@@ -1,0 +1,260 @@
+//! A session against a subscriber: whatever happens between them, the client ends up with what
+//! the server has, less what it could not use.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use ambit_mesh::address::ServiceName;
+use ambit_mesh::policy::Action;
+use ambit_mesh::snapshot::Change;
+use ambit_proto::envoy::config::core::v3::Node;
+use ambit_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::prelude::*;
+
+use crate::ResourceType;
+use crate::resources::{Resource, Resources};
+use crate::samples;
+use crate::session::{Interest, Session};
+use crate::subscriber::Subscriber;
+
+/// Versions of resources by short name: what a generation is made of.
+type Content = BTreeMap<char, u8>;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// The server has a new configuration.
+    Publish { workloads: Content, policies: Content },
+    /// So many messages are delivered, oldest first, in each direction.
+    Deliver(usize),
+    /// The stream breaks; what was under way is lost. A new one opens.
+    Reconnect,
+    /// The client asks for these.
+    Demand(BTreeSet<char>),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let content = || btree_map(proptest::char::range('a', 'e'), 0_u8..4, 0..5);
+    let step = prop_oneof![
+        3 => (content(), content()).prop_map(|(workloads, policies)| Step::Publish { workloads, policies }),
+        4 => (1_usize..4).prop_map(Step::Deliver),
+        1 => Just(Step::Reconnect),
+        1 => btree_set(proptest::char::range('a', 'e'), 1..3).prop_map(Step::Demand),
+    ];
+    vec(step, 1..25)
+}
+
+/// Both ends and the messages between them.
+struct Pair {
+    session: Session,
+    resources: Resources,
+    subscribers: BTreeMap<ResourceType, Subscriber>,
+    requests: VecDeque<DeltaDiscoveryRequest>,
+    responses: VecDeque<DeltaDiscoveryResponse>,
+    answered: BTreeSet<(String, String)>,
+    /// What the client has applied: name to version.
+    applied: BTreeMap<String, u8>,
+}
+
+impl Pair {
+    fn new(addresses: Interest) -> Self {
+        let mut pair = Self {
+            session: Session::new(Node::default(), addresses),
+            resources: Resources::default(),
+            subscribers: BTreeMap::new(),
+            requests: VecDeque::new(),
+            responses: VecDeque::new(),
+            answered: BTreeSet::new(),
+            applied: BTreeMap::new(),
+        };
+        pair.reconnect();
+        pair
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Publish { workloads, policies } => self.publish(&workloads, &policies),
+            Step::Deliver(count) => {
+                let _ = (0..count).take_while(|_| self.deliver()).count();
+            }
+            Step::Reconnect => self.reconnect(),
+            Step::Demand(names) => {
+                self.requests.extend(self.session.subscribe(names.iter().map(ToString::to_string)));
+            }
+        }
+    }
+
+    fn publish(&mut self, workloads: &Content, policies: &Content) {
+        let workloads = workloads.iter().map(|(&name, &version)| workload(name, version));
+        let policies = policies.iter().map(|(&name, &version)| policy(name, version));
+        self.offer(workloads.chain(policies).collect());
+    }
+
+    fn offer(&mut self, next: Resources) {
+        self.resources = next.sharing_with(&self.resources);
+        for subscriber in self.subscribers.values_mut() {
+            self.responses.extend(subscriber.on_change(&self.resources, Instant::now()));
+        }
+    }
+
+    fn reconnect(&mut self) {
+        self.session.on_disconnect();
+        self.requests.clear();
+        self.responses.clear();
+        self.subscribers.clear();
+        self.answered.clear();
+        self.requests.extend(self.session.connect());
+    }
+
+    /// Delivers one message each way; whether there was any.
+    fn deliver(&mut self) -> bool {
+        let request = self.requests.pop_front();
+        let response = self.responses.pop_front();
+        let any = request.is_some() || response.is_some();
+        if let Some(request) = request {
+            self.on_request(&request);
+        }
+        if let Some(response) = response {
+            self.on_response(response);
+        }
+        any
+    }
+
+    fn on_request(&mut self, request: &DeltaDiscoveryRequest) {
+        let kind = ResourceType::from_type_url(&request.type_url).unwrap();
+        let subscriber =
+            self.subscribers.entry(kind).or_insert_with(|| Subscriber::new(kind, &self.resources));
+        self.responses.extend(subscriber.on_request(request, Instant::now()));
+    }
+
+    fn on_response(&mut self, response: DeltaDiscoveryResponse) {
+        let reaction = self.session.on_response(response);
+        for change in reaction.changes {
+            self.apply(&change);
+        }
+        if let Some(answer) = reaction.answer {
+            let nonce = (answer.type_url.clone(), answer.response_nonce.clone());
+            assert!(self.answered.insert(nonce), "a nonce was answered twice: {answer:?}");
+            self.requests.push_back(answer);
+        }
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Workload(workload) => {
+                let version = workload.node.parse().unwrap();
+                self.applied.insert(workload.uid.to_string(), version);
+            }
+            Change::Policy(policy) => {
+                self.applied.insert(policy.name.to_string(), u8::try_from(policy.rules.len()).unwrap());
+            }
+            Change::RemoveWorkload(uid) => drop(self.applied.remove(&uid.to_string())),
+            Change::RemovePolicy(name) => drop(self.applied.remove(&name.to_string())),
+            Change::Service(_) | Change::RemoveService(_) => panic!("there are no services: {change:?}"),
+        }
+    }
+
+    fn settle(&mut self) {
+        while self.deliver() {}
+    }
+}
+
+/// The version is the node's name.
+fn workload(name: char, version: u8) -> Resource {
+    Resource::workload(&samples::workload_on(&name.to_string(), &version.to_string()))
+}
+
+/// The version is the number of rules.
+fn policy(name: char, version: u8) -> Resource {
+    let mut policy = samples::policy("shop", &name.to_string(), Action::Deny);
+    policy.rules = vec![policy.rules[0].clone(); version.into()];
+    Resource::policy(&policy)
+}
+
+/// What a client should have of a generation.
+fn expected(workloads: &Content, policies: &Content) -> BTreeMap<String, u8> {
+    let workloads = workloads.iter().map(|(name, &version)| (name.to_string(), version));
+    let policies = policies.iter().map(|(name, &version)| (format!("shop/{name}"), version));
+    workloads.chain(policies).collect()
+}
+
+fn last_published(steps: &[Step]) -> (Content, Content) {
+    let published = steps.iter().rev().find_map(|step| match step {
+        Step::Publish { workloads, policies } => Some((workloads.clone(), policies.clone())),
+        Step::Deliver(_) | Step::Reconnect | Step::Demand(_) => None,
+    });
+    published.unwrap_or_default()
+}
+
+proptest! {
+    #[test]
+    fn a_client_of_everything_ends_up_with_what_the_server_has(steps in steps()) {
+        let (workloads, policies) = last_published(&steps);
+        let mut pair = Pair::new(Interest::Everything);
+        steps.into_iter().for_each(|step| pair.step(step));
+        pair.settle();
+        prop_assert_eq!(&pair.applied, &expected(&workloads, &policies));
+        prop_assert!(pair.session.synced());
+        for (&kind, subscriber) in &pair.subscribers {
+            let status = subscriber.status();
+            prop_assert_eq!(status.up_to_date, pair.resources.of_type(kind).len());
+            prop_assert_eq!(status.unanswered_since, None);
+        }
+    }
+
+    #[test]
+    fn a_client_on_demand_ends_up_with_what_it_asked_for(steps in steps()) {
+        let (mut workloads, policies) = last_published(&steps);
+        let demanded: BTreeSet<char> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Demand(names) => Some(names.clone()),
+                Step::Publish { .. } | Step::Deliver(_) | Step::Reconnect => None,
+            })
+            .flatten()
+            .collect();
+        workloads.retain(|name, _| demanded.contains(name));
+        let mut pair = Pair::new(Interest::OnDemand);
+        steps.into_iter().for_each(|step| pair.step(step));
+        pair.settle();
+        prop_assert_eq!(&pair.applied, &expected(&workloads, &policies));
+    }
+
+    #[test]
+    fn from_one_generation_to_the_next_is_its_difference(
+        (from, to) in (steps(), steps()).prop_map(|(a, b)| (last_published(&a), last_published(&b)))
+    ) {
+        let mut pair = Pair::new(Interest::Everything);
+        pair.publish(&from.0, &from.1);
+        pair.settle();
+        pair.publish(&to.0, &to.1);
+        let moved: usize = pair
+            .responses
+            .iter()
+            .map(|response| response.resources.len() + response.removed_resources.len())
+            .sum();
+        let (before, after) = (expected(&from.0, &from.1), expected(&to.0, &to.1));
+        let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        prop_assert_eq!(moved, names.iter().filter(|&&name| before.get(name) != after.get(name)).count());
+        pair.settle();
+        prop_assert_eq!(&pair.applied, &after);
+    }
+}
+
+#[test]
+fn a_resource_that_cannot_be_used_stays_as_it_was_until_it_is_repaired() {
+    let mut pair = Pair::new(Interest::Everything);
+    pair.publish(&[('a', 1), ('b', 1)].into(), &Content::new());
+    pair.settle();
+
+    let mut unusable = samples::workload_on("a", "2");
+    let nameless = ServiceName { namespace: "".into(), hostname: "".into() };
+    unusable.services = [(nameless, Vec::new())].into();
+    pair.offer([Resource::workload(&unusable), workload('b', 2)].into_iter().collect());
+    pair.settle();
+    assert_eq!(pair.applied, [("a".to_owned(), 1), ("b".to_owned(), 2)].into());
+
+    pair.publish(&[('a', 3), ('b', 2)].into(), &Content::new());
+    pair.settle();
+    assert_eq!(pair.applied, [("a".to_owned(), 3), ("b".to_owned(), 2)].into());
+}

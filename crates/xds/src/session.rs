@@ -1,0 +1,104 @@
+//! One client's side of delta xDS, without IO: requests out, responses in, changes out.
+//!
+//! ```text
+//!            connect()                       on_response()
+//! away ───────────────────▶ asked ──────────────────────────▶ following ─┐ on_response():
+//!  ▲                          │                                  │   ▲   │ changes and one
+//!  └──────────────────────────┴────────── on_disconnect() ───────┘   └───┘ answer per nonce
+//! ```
+//!
+//! What was received stays while the session is away, and is declared by name and version when it
+//! comes back. Opening connections and waiting between them is [`crate::client`]'s work.
+
+mod held;
+mod subscription;
+
+use std::collections::BTreeMap;
+
+use ambit_mesh::snapshot::Change;
+use ambit_proto::envoy::config::core::v3::Node;
+use ambit_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+
+pub use held::Rejection;
+
+use crate::ResourceType;
+use subscription::Subscription;
+
+/// What a session asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Every resource of the type.
+    Everything,
+    /// Only what [`Session::subscribe`] names.
+    OnDemand,
+}
+
+/// The state of one client, across all of its streams.
+#[derive(Debug)]
+pub struct Session {
+    subscriptions: BTreeMap<ResourceType, Subscription>,
+}
+
+/// What a response leads to.
+#[derive(Debug, Default)]
+pub struct Reaction {
+    /// To be applied in this order.
+    pub changes: Vec<Change>,
+    /// What could not be used. A name listed here keeps its last good version.
+    pub rejected: Vec<Rejection>,
+    /// The acknowledgement or refusal to send once the changes are applied; `None` for a response
+    /// that is of an unknown type, or has no nonce or one that was answered before.
+    pub answer: Option<DeltaDiscoveryRequest>,
+}
+
+impl Session {
+    /// A session that has received nothing yet.
+    ///
+    /// Policies are always asked for as a whole: one that is not known could be the one that
+    /// denies.
+    pub fn new(node: Node, addresses: Interest) -> Self {
+        let interest = |kind| match kind {
+            ResourceType::Address => addresses,
+            ResourceType::Authorization => Interest::Everything,
+        };
+        let subscription = |kind| (kind, Subscription::new(node.clone(), kind, interest(kind)));
+        Self { subscriptions: ResourceType::ALL.into_iter().map(subscription).collect() }
+    }
+
+    /// A stream is open: the first requests on it, one for each type.
+    pub fn connect(&mut self) -> Vec<DeltaDiscoveryRequest> {
+        self.subscriptions.values_mut().map(Subscription::open).collect()
+    }
+
+    /// The stream is gone. Everything that was received stays.
+    pub fn on_disconnect(&mut self) {
+        self.subscriptions.values_mut().for_each(Subscription::close);
+    }
+
+    /// A response has arrived.
+    pub fn on_response(&mut self, response: DeltaDiscoveryResponse) -> Reaction {
+        let kind = ResourceType::from_type_url(&response.type_url);
+        let subscription = kind.and_then(|kind| self.subscriptions.get_mut(&kind));
+        subscription.map(|subscription| subscription.on_response(response)).unwrap_or_default()
+    }
+
+    /// Asks for addresses by name: a workload's uid, `<namespace>/<hostname>` of a service, or
+    /// `<network>/<ip>`.
+    ///
+    /// Returns the request to send, if there is a stream and one of the names is new. Names are
+    /// asked for again on every later stream.
+    pub fn subscribe(&mut self, names: impl IntoIterator<Item = String>) -> Option<DeltaDiscoveryRequest> {
+        self.subscriptions.get_mut(&ResourceType::Address)?.subscribe(names)
+    }
+
+    /// Whether each type that is asked for as a whole has been answered once, on any stream.
+    ///
+    /// An answer that held unusable resources counts: one bad resource must not keep a node from
+    /// becoming ready, and what is unknown because of it stays closed.
+    pub fn synced(&self) -> bool {
+        self.subscriptions.values().all(Subscription::synced)
+    }
+}
+
+#[cfg(test)]
+mod tests;

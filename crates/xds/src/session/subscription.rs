@@ -1,0 +1,157 @@
+//! A session's subscription to one type of resource.
+
+use std::collections::BTreeSet;
+
+use ambit_mesh::snapshot::Change;
+use ambit_proto::envoy::config::core::v3::Node;
+use ambit_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
+use ambit_proto::google::rpc::Status;
+
+use super::held::{Held, Rejection};
+use super::{Interest, Reaction};
+use crate::ResourceType;
+
+/// The name that stands for all resources of a type.
+const WILDCARD: &str = "*";
+
+/// How many names a client asks for at most. Beyond it a new destination stays unknown, which is
+/// closed.
+const MAX_NAMES: usize = 65_536;
+
+/// How many refused resources an answer names; the rest are counted.
+const MAX_NAMED_REJECTIONS: usize = 10;
+
+/// gRPC status 3.
+const INVALID_ARGUMENT: i32 = 3;
+
+#[derive(Debug)]
+pub(super) struct Subscription {
+    node: Node,
+    kind: ResourceType,
+    interest: Interest,
+    /// On demand only: the names asked for.
+    names: BTreeSet<String>,
+    held: Held,
+    /// A response was received, on any stream.
+    answered: bool,
+    stream: Option<Stream>,
+}
+
+/// What is remembered for as long as a stream lives.
+#[derive(Debug)]
+struct Stream {
+    /// The nonce answered last.
+    answered_nonce: Option<String>,
+    /// Names held but not declared, until the first response. The server does not know of them
+    /// and will not say that they are gone: the first response has to list them.
+    undeclared: BTreeSet<String>,
+}
+
+impl Subscription {
+    pub(super) fn new(node: Node, kind: ResourceType, interest: Interest) -> Self {
+        let held = Held::new(kind);
+        Self { node, kind, interest, names: BTreeSet::new(), held, answered: false, stream: None }
+    }
+
+    pub(super) fn open(&mut self) -> DeltaDiscoveryRequest {
+        self.stream = Some(Stream { answered_nonce: None, undeclared: self.held.undeclared() });
+        let (subscribe, unsubscribe) = match self.interest {
+            // "If this is the first request for a type and it names nothing, it is a wildcard
+            // subscription" (xDS protocol, "How the client specifies what resources to return").
+            Interest::Everything => (Vec::new(), Vec::new()),
+            // Nothing is wanted yet: to say so without becoming a wildcard, ask and take back.
+            Interest::OnDemand if self.names.is_empty() => (vec![WILDCARD.into()], vec![WILDCARD.into()]),
+            Interest::OnDemand => (self.names.iter().cloned().collect(), Vec::new()),
+        };
+        DeltaDiscoveryRequest {
+            node: Some(self.node.clone()),
+            type_url: self.kind.type_url().into(),
+            resource_names_subscribe: subscribe,
+            resource_names_unsubscribe: unsubscribe,
+            initial_resource_versions: self.held.versions(),
+            ..DeltaDiscoveryRequest::default()
+        }
+    }
+
+    pub(super) fn close(&mut self) {
+        self.stream = None;
+    }
+
+    pub(super) fn synced(&self) -> bool {
+        match self.interest {
+            Interest::Everything => self.answered,
+            Interest::OnDemand => true,
+        }
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        names: impl IntoIterator<Item = String>,
+    ) -> Option<DeltaDiscoveryRequest> {
+        match self.interest {
+            Interest::Everything => return None,
+            Interest::OnDemand => {}
+        }
+        let mut new_names = Vec::new();
+        for name in names {
+            if name != WILDCARD && self.names.len() < MAX_NAMES && self.names.insert(name.clone()) {
+                new_names.push(name);
+            }
+        }
+        let is_sent = self.stream.is_some() && !new_names.is_empty();
+        is_sent.then(|| DeltaDiscoveryRequest {
+            type_url: self.kind.type_url().into(),
+            resource_names_subscribe: new_names,
+            ..DeltaDiscoveryRequest::default()
+        })
+    }
+
+    pub(super) fn on_response(&mut self, response: DeltaDiscoveryResponse) -> Reaction {
+        let Some(stream) = &mut self.stream else { return Reaction::default() };
+        let nonce = response.nonce;
+        if !nonce.is_empty() && stream.answered_nonce.as_ref() == Some(&nonce) {
+            return Reaction::default();
+        }
+        let unlisted = unlisted(std::mem::take(&mut stream.undeclared), &response.resources);
+        let mut changes: Vec<Change> = Vec::with_capacity(response.resources.len());
+        let mut rejected = Vec::new();
+        for name in unlisted.iter().chain(&response.removed_resources) {
+            changes.extend(self.held.remove(name));
+        }
+        for resource in response.resources {
+            rejected.extend(self.held.receive(resource, &mut changes).err());
+        }
+        self.answered = true;
+        let answer = (!nonce.is_empty()).then(|| self.answer(nonce, &rejected));
+        Reaction { changes, rejected, answer }
+    }
+
+    fn answer(&mut self, nonce: String, rejected: &[Rejection]) -> DeltaDiscoveryRequest {
+        if let Some(stream) = &mut self.stream {
+            stream.answered_nonce = Some(nonce.clone());
+        }
+        DeltaDiscoveryRequest {
+            type_url: self.kind.type_url().into(),
+            response_nonce: nonce,
+            error_detail: (!rejected.is_empty()).then(|| refusal(rejected)),
+            ..DeltaDiscoveryRequest::default()
+        }
+    }
+}
+
+fn unlisted(mut undeclared: BTreeSet<String>, listed: &[Resource]) -> BTreeSet<String> {
+    for resource in listed {
+        undeclared.remove(&resource.name);
+    }
+    undeclared
+}
+
+fn refusal(rejected: &[Rejection]) -> Status {
+    let named: Vec<String> = rejected.iter().take(MAX_NAMED_REJECTIONS).map(ToString::to_string).collect();
+    let mut message = named.join("; ");
+    let unnamed = rejected.len().saturating_sub(MAX_NAMED_REJECTIONS);
+    if unnamed > 0 {
+        message.push_str(&format!("; and {unnamed} more"));
+    }
+    Status { code: INVALID_ARGUMENT, message, details: Vec::new() }
+}
