@@ -2,15 +2,18 @@
 //!
 //! Pure: [`convert`] turns protocol buffers into the mesh's vocabulary and back, [`session`] is
 //! one client's side of the protocol and [`subscriber`] the server's side of one client, both as
-//! state machines that are given messages and return messages.
+//! state machines that are given messages and return messages. [`client`] and [`server`] are the
+//! thin shells that move those messages over gRPC.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod backoff;
+pub mod client;
 pub mod convert;
 pub mod resource_type;
 pub mod resources;
+pub mod server;
 pub mod session;
 pub mod subscriber;
 

@@ -1,0 +1,213 @@
+//! Who is subscribed, and how far each has come.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ambit_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use tokio::sync::watch;
+
+use crate::ResourceType;
+use crate::resources::Resources;
+use crate::subscriber::{Acknowledgement, Status, Subscriber};
+
+/// Streams of one node at a time: an agent, its successor during an upgrade, and what a flapping
+/// network leaves behind until keepalive notices.
+const MAX_STREAMS_PER_NODE: usize = 16;
+
+/// All subscribers. Clones see the same.
+#[derive(Clone, Debug, Default)]
+pub struct Subscribers(Arc<Registry>);
+
+#[derive(Debug, Default)]
+struct Registry {
+    streams: Mutex<Streams>,
+    progress: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Streams {
+    next_id: u64,
+    by_id: BTreeMap<u64, Arc<Entry>>,
+}
+
+/// One stream.
+#[derive(Debug)]
+struct Entry {
+    node: Arc<str>,
+    peer: Option<SocketAddr>,
+    since: Instant,
+    client: Mutex<Client>,
+}
+
+/// What the client itself has said, and its subscriptions. Locked for the length of one step of
+/// the state machine, never across an await.
+#[derive(Debug, Default)]
+struct Client {
+    id: String,
+    subscriptions: BTreeMap<ResourceType, Subscriber>,
+}
+
+/// One subscriber at one moment.
+#[derive(Clone, Debug)]
+pub struct SubscriberStatus {
+    /// The node that it has authenticated as.
+    pub node: Arc<str>,
+    /// How it calls itself.
+    pub id: String,
+    /// Its address, where the transport knows one.
+    pub peer: Option<SocketAddr>,
+    /// Since when it is connected.
+    pub since: Instant,
+    /// Its subscriptions, one for each type.
+    pub subscriptions: Vec<Status>,
+}
+
+/// How far a resource has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Programmed {
+    /// How many subscribers have its newest version in force.
+    pub acknowledged: usize,
+    /// How many want it.
+    pub wanted: usize,
+    /// What those have said that refused it: node and message.
+    pub refusals: Vec<(Arc<str>, String)>,
+}
+
+impl Subscribers {
+    /// All subscribers at this moment, in the order in which they came.
+    pub fn status(&self) -> Vec<SubscriberStatus> {
+        self.entries().iter().map(|entry| entry.status()).collect()
+    }
+
+    /// How far the newest version of a resource, or its removal, has come.
+    pub fn programmed(&self, kind: ResourceType, name: &str) -> Programmed {
+        let mut programmed = Programmed::default();
+        for entry in self.entries() {
+            let client = lock(&entry.client);
+            let Some(subscriber) = client.subscriptions.get(&kind) else { continue };
+            programmed.count(&entry.node, subscriber, name);
+        }
+        programmed
+    }
+
+    /// How long the oldest unanswered response has been waiting. One that only grows is a client
+    /// that has stalled.
+    pub fn oldest_unanswered(&self, now: Instant) -> Option<Duration> {
+        let oldest = |entry: &Arc<Entry>| {
+            let client = lock(&entry.client);
+            client.subscriptions.values().filter_map(Subscriber::unanswered_since).min()
+        };
+        let oldest = self.entries().iter().filter_map(oldest).min();
+        oldest.map(|since| now.saturating_duration_since(since))
+    }
+
+    /// Changes whenever a subscriber comes, goes or answers.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.0.progress.subscribe()
+    }
+
+    /// Takes in a stream; `None` when its node has too many.
+    pub(super) fn enter(&self, node: Arc<str>, peer: Option<SocketAddr>) -> Option<Subscribed> {
+        let mut streams = lock(&self.0.streams);
+        if streams.by_id.values().filter(|entry| entry.node == node).count() >= MAX_STREAMS_PER_NODE {
+            return None;
+        }
+        let id = streams.next_id;
+        streams.next_id += 1;
+        let entry = Arc::new(Entry { node, peer, since: Instant::now(), client: Mutex::default() });
+        streams.by_id.insert(id, entry.clone());
+        drop(streams);
+        self.0.advance();
+        Some(Subscribed { registry: self.0.clone(), id, entry })
+    }
+
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        lock(&self.0.streams).by_id.values().cloned().collect()
+    }
+}
+
+impl Registry {
+    fn advance(&self) {
+        self.progress.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+impl Entry {
+    fn status(&self) -> SubscriberStatus {
+        let client = lock(&self.client);
+        SubscriberStatus {
+            node: self.node.clone(),
+            id: client.id.clone(),
+            peer: self.peer,
+            since: self.since,
+            subscriptions: client.subscriptions.values().map(Subscriber::status).collect(),
+        }
+    }
+}
+
+impl Programmed {
+    fn count(&mut self, node: &Arc<str>, subscriber: &Subscriber, name: &str) {
+        match subscriber.acknowledgement(name) {
+            Acknowledgement::NotWanted => return,
+            Acknowledgement::Acknowledged => self.acknowledged += 1,
+            Acknowledgement::Pending => {}
+            Acknowledgement::Refused => {
+                let message = subscriber.last_refusal().map(|refusal| refusal.message.clone());
+                self.refusals.push((node.clone(), message.unwrap_or_default()));
+            }
+        }
+        self.wanted += 1;
+    }
+}
+
+/// A stream's place among the subscribers; given up when dropped.
+#[derive(Debug)]
+pub(super) struct Subscribed {
+    registry: Arc<Registry>,
+    id: u64,
+    entry: Arc<Entry>,
+}
+
+impl Subscribed {
+    pub(super) fn node(&self) -> &str {
+        &self.entry.node
+    }
+
+    pub(super) fn on_request(
+        &self,
+        kind: ResourceType,
+        request: &DeltaDiscoveryRequest,
+        resources: &Resources,
+        now: Instant,
+    ) -> Option<DeltaDiscoveryResponse> {
+        let mut client = lock(&self.entry.client);
+        if let Some(node) = &request.node {
+            client.id.clone_from(&node.id);
+        }
+        let subscriber = client.subscriptions.entry(kind).or_insert_with(|| Subscriber::new(kind, resources));
+        let response = subscriber.on_request(request, now);
+        drop(client);
+        self.registry.advance();
+        response
+    }
+
+    pub(super) fn on_change(&self, resources: &Resources, now: Instant) -> Vec<DeltaDiscoveryResponse> {
+        let mut client = lock(&self.entry.client);
+        let subscribers = client.subscriptions.values_mut();
+        subscribers.filter_map(|subscriber| subscriber.on_change(resources, now)).collect()
+    }
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        lock(&self.registry.streams).by_id.remove(&self.id);
+        self.registry.advance();
+    }
+}
+
+/// A panic elsewhere leaves whole values behind: every step ends before the next begins.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
