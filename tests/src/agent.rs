@@ -1,6 +1,6 @@
 //! The node agent under test.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use crate::log::Log;
 use crate::mesh::Settings;
 use crate::mesh::fabric::{CONTROL, MESH_RANGES};
 use crate::namespace::Namespace;
-use crate::process::Process;
+use crate::pod::Pod;
+use crate::process::{self, Process};
 use crate::sandbox::{self, WORK};
 use crate::wait::{self, SOON};
 
@@ -51,7 +52,7 @@ impl Agent {
             .arg("--token-file")
             .arg(token_path(&self.node))
             .arg("--state-dir")
-            .arg(Path::new(WORK).join(format!("agent-{}", self.node)))
+            .arg(self.state_directory())
             .args(["--certificate-ttl", &format!("{}s", self.settings.certificate_life.as_secs())])
             .args(["--drain-timeout", &format!("{}s", self.settings.drain.as_secs())])
             .args(["--capture", self.settings.capture, "--allow-netns-annotation"])
@@ -84,6 +85,20 @@ impl Agent {
             http::get(&self.namespace, 15021, "/healthz/ready")
         })
         .map(drop)
+    }
+
+    /// Closes a pod before the agent has run (`ztunnel capture`).
+    ///
+    /// # Errors
+    /// When the rules cannot be installed.
+    pub fn close(&self, pod: &Pod) -> Result<()> {
+        let mut command = self.namespace.command(sandbox::program("ztunnel"));
+        command
+            .args(["capture", "--capture", self.settings.capture, "--pod-uid", &pod.object().uid, "--netns"])
+            .arg(pod.namespace().path())
+            .arg("--state-dir")
+            .arg(self.state_directory());
+        process::succeed(&mut command).map(drop)
     }
 
     /// Ends it as a crash would.
@@ -200,6 +215,10 @@ impl Agent {
     /// When it does not run.
     pub fn with_log<T>(&self, read: impl FnOnce(&Log) -> T) -> Result<T> {
         Ok(read(self.process()?.log()))
+    }
+
+    fn state_directory(&self) -> PathBuf {
+        Path::new(WORK).join(format!("agent-{}", self.node))
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Arc<Process>>> {

@@ -22,7 +22,9 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureSch
 use time::OffsetDateTime;
 
 use crate::control::state_directory;
+use crate::mesh::Mesh;
 use crate::namespace::Namespace;
+use crate::pod::Pod;
 
 /// A root of trust.
 #[derive(Debug)]
@@ -154,6 +156,16 @@ pub fn knock(from: &Namespace, to: SocketAddr, credentials: Option<&Credentials>
         Ok(_) => Answer::Accepted,
         Err(error) => Answer::Refused { why: error.to_string() },
     })
+}
+
+/// The certificate that the mesh presents for a pod at this moment, in DER.
+///
+/// # Errors
+/// When nobody does.
+pub fn of_pod(mesh: &Mesh, pod: &Pod) -> Result<Vec<u8>> {
+    let probe = "spiffe://cluster.local/ns/shop/sa/probe";
+    let credentials = Authority::of_control()?.issue(probe, Validity::Current)?;
+    served_certificate(mesh.control().namespace(), pod.at(15008), &credentials)
 }
 
 /// The certificate that an HBONE port presents, in DER.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::http;
@@ -58,8 +58,8 @@ impl Control {
         }
         let process = Process::start("control", &mut command)?;
         wait::until("control to be ready", SOON, || {
-            http::get(&self.namespace, 15021, "/healthz/ready")?;
-            Ok(())
+            ensure!(process.is_running(), "it has ended");
+            http::get(&self.namespace, 15021, "/healthz/ready")
         })?;
         *lock(&self.process) = Some(process);
         Ok(())

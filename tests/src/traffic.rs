@@ -3,7 +3,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -155,6 +156,55 @@ impl Held {
         ensure!(self.stream.read(&mut [0; 1])? == 0, "an octet came that nobody sent");
         Ok(())
     }
+}
+
+/// What [`under_load`] did.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Exchanges on the one connection that stayed open.
+    pub exchanges: u64,
+    /// Requests, each on a connection of its own.
+    pub requests: u64,
+}
+
+/// Uses the mesh without a pause while `meanwhile` runs: one connection to an [`echo`] server that
+/// stays open, and requests to an HTTP server.
+///
+/// # Errors
+/// When one exchange or request fails, or `meanwhile` does.
+pub fn under_load(
+    client: &Pod,
+    http: SocketAddr,
+    echo: SocketAddr,
+    meanwhile: impl FnOnce() -> Result<()>,
+) -> Result<Load> {
+    let done = AtomicBool::new(false);
+    let mut held = Held::open(client, echo)?;
+    let (exchanges, requests) = thread::scope(|scope| {
+        let exchanges = scope.spawn(|| repeat_until(&done, || held.exchange()).context("on the long stream"));
+        let requests = scope.spawn(|| repeat_until(&done, || client.get(http)?.expect_ok().map(drop)));
+        let result = meanwhile();
+        done.store(true, Ordering::Relaxed);
+        let join = |thread: ScopedJoinHandle<'_, Result<u64>>| {
+            thread.join().map_err(|panic| anyhow!("the load panicked: {panic:?}"))?
+        };
+        let done = (join(exchanges)?, join(requests)?);
+        result.map(|()| done)
+    })?;
+    ensure!(
+        exchanges > 100 && requests > 100,
+        "only {exchanges} exchanges and {requests} requests were made"
+    );
+    Ok(Load { exchanges, requests })
+}
+
+fn repeat_until(done: &AtomicBool, mut work: impl FnMut() -> Result<()>) -> Result<u64> {
+    let mut times = 0;
+    while !done.load(Ordering::Relaxed) {
+        work().with_context(|| format!("after {times} times without a failure"))?;
+        times += 1;
+    }
+    Ok(times)
 }
 
 /// Sends `bytes` octets that differ all along, and returns their digest. Leaves the connection open.

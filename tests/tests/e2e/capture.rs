@@ -9,7 +9,6 @@ use ambit_tests::mesh::fabric::Families;
 use ambit_tests::mesh::{Mesh, Settings};
 use ambit_tests::pod::Pod;
 use ambit_tests::process;
-use ambit_tests::sandbox;
 use ambit_tests::traffic::{self, Held};
 use ambit_tests::wait::{self, SOON};
 use ambit_tests::wire::Capture;
@@ -143,9 +142,7 @@ pub(crate) fn a_pod_is_closed_before_its_first_agent() -> Result<()> {
     client.get(web.at(NGINX))?.expect_body(&marker)?;
 
     let capture = Capture::start(&marker)?;
-    let program = sandbox::program("ztunnel");
-    let mut command = std::process::Command::new(program);
-    process::succeed(command.arg("capture").arg("--netns").arg(client.namespace().path()))?;
+    mesh.agent("n1").close(&client)?;
     for to in [web.at(NGINX), web.at_v6(NGINX)] {
         client.get(to)?.expect_refused()?;
     }

@@ -2,22 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use ambit_identity::ca_client::{CaClient, CaClientConfig, FetchError};
 use ambit_identity::channel::to_control_plane;
 use ambit_mesh::identity::SpiffeId;
 use ambit_tests::apps::{self, NGINX};
-use ambit_tests::certificates::{Authority, Validity, served_certificate};
+use ambit_tests::certificates::{self, Authority, Validity, served_certificate};
 use ambit_tests::control::{root_certificate_path, token_path};
 use ambit_tests::mesh::fabric::CONTROL;
 use ambit_tests::mesh::{Mesh, Settings};
 use ambit_tests::pod::Pod;
 use ambit_tests::process;
 use ambit_tests::sandbox::WORK;
-use ambit_tests::traffic::{self, Held};
+use ambit_tests::traffic;
 use ambit_tests::wait::{self, SOON};
 use anyhow::{Context, Result, bail, ensure};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -35,57 +33,14 @@ fn shop(settings: Settings) -> Result<(Mesh, Pod, Pod)> {
     Ok((mesh, client, web))
 }
 
-/// The certificate that the mesh presents for `pod`, in DER.
-fn certificate_of(mesh: &Mesh, pod: &Pod) -> Result<Vec<u8>> {
-    let credentials =
-        Authority::of_control()?.issue("spiffe://cluster.local/ns/shop/sa/probe", Validity::Current)?;
-    served_certificate(mesh.control().namespace(), pod.at(15008), &credentials)
-}
-
-/// Uses the mesh without a pause while `meanwhile` runs: one connection that stays open, and new
-/// requests. Nothing may fail.
-fn under_load(client: &Pod, web: &Pod, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
-    let done = AtomicBool::new(false);
-    let running = || !done.load(Ordering::Relaxed);
-    let mut held = Held::open(client, web.at(ECHO))?;
-    thread::scope(|scope| {
-        let stream = scope.spawn(|| {
-            let mut exchanges = 0_u64;
-            while running() {
-                held.exchange().with_context(|| format!("the long stream after {exchanges} exchanges"))?;
-                exchanges += 1;
-            }
-            anyhow::Ok(exchanges)
-        });
-        let requests = scope.spawn(|| {
-            let mut requests = 0_u64;
-            while running() {
-                let request = client.get(web.at(NGINX)).and_then(|answer| answer.expect_body("hello"));
-                request.with_context(|| format!("request {requests}"))?;
-                requests += 1;
-            }
-            anyhow::Ok(requests)
-        });
-        let result = meanwhile();
-        done.store(true, Ordering::Relaxed);
-        let exchanges = stream.join().expect("the stream does not panic")?;
-        let requests = requests.join().expect("the requests do not panic")?;
-        ensure!(
-            exchanges > 100 && requests > 100,
-            "only {exchanges} exchanges and {requests} requests were made"
-        );
-        result
-    })
-}
-
 pub(crate) fn three_rotations_lose_nothing() -> Result<()> {
     let life = Duration::from_secs(60);
     let (mesh, client, web) = shop(Settings { certificate_life: life, ..Settings::default() })?;
-    under_load(&client, &web, || {
+    traffic::under_load(&client, web.at(NGINX), web.at(ECHO), || {
         let mut seen = [BTreeSet::new(), BTreeSet::new()];
         wait::until("three rotations at both ends", life * 3, || {
             for (certificates, pod) in seen.iter_mut().zip([&client, &web]) {
-                certificates.insert(certificate_of(&mesh, pod)?);
+                certificates.insert(certificates::of_pod(&mesh, pod)?);
             }
             let counts = seen.each_ref().map(BTreeSet::len);
             ensure!(counts.iter().all(|count| *count >= 4), "certificates seen: {counts:?}");
@@ -93,12 +48,13 @@ pub(crate) fn three_rotations_lose_nothing() -> Result<()> {
         })
         .map(drop)
     })
+    .map(drop)
 }
 
 pub(crate) fn a_certificate_says_who_the_pod_is_and_nothing_else() -> Result<()> {
     let life = Duration::from_secs(3600);
     let (mesh, _, web) = shop(Settings { certificate_life: life, ..Settings::default() })?;
-    let der = certificate_of(&mesh, &web)?;
+    let der = certificates::of_pod(&mesh, &web)?;
     let (_, certificate) = X509Certificate::from_der(&der)?;
 
     let mut names = Vec::new();
@@ -202,7 +158,7 @@ pub(crate) fn a_change_of_root_interrupts_nothing() -> Result<()> {
             .or_else(|_| served_certificate(mesh.control().namespace(), pod.at(15008), &next_probe))
     };
 
-    under_load(&client, &web, || {
+    traffic::under_load(&client, web.at(NGINX), web.at(ECHO), || {
         for (name, authority, trusted) in
             [("ca-2", &old, vec![&old, &new]), ("ca-3", &new, vec![&old, &new]), ("ca-4", &new, vec![&new])]
         {
@@ -219,4 +175,5 @@ pub(crate) fn a_change_of_root_interrupts_nothing() -> Result<()> {
         }
         Ok(())
     })
+    .map(drop)
 }

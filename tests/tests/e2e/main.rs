@@ -130,7 +130,7 @@ fn inside(name: &str) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:?}\n{}", log::tails(TAIL));
+            eprintln!("{error:#}\n{}", log::tails(TAIL));
             ExitCode::FAILURE
         }
     }

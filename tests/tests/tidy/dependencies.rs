@@ -54,19 +54,23 @@ fn members() -> Vec<Member> {
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .current_dir(tree::root())
         .output()
-        .unwrap();
+        .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    let text = |value: &Value| value.as_str().expect("a text of the format").to_owned();
     let dependency = |value: &Value| {
         let kind = if value["kind"] == "dev" { Kind::Tests } else { Kind::Production };
         (text(&value["name"]), kind)
     };
     let member = |value: &Value| Member {
         name: text(&value["name"]),
-        dependencies: value["dependencies"].as_array().unwrap().iter().map(dependency).collect(),
+        dependencies: list(&value["dependencies"]).iter().map(dependency).collect(),
     };
-    metadata["packages"].as_array().unwrap().iter().map(member).collect()
+    list(&metadata["packages"]).iter().map(member).collect()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().expect("a list of the format")
 }
 
 fn violations(members: &[Member]) -> Vec<String> {

@@ -44,8 +44,8 @@ pub(crate) fn sources(extension: &str) -> Vec<Source> {
 }
 
 fn collect(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(directory).expect("a directory of the tree") {
+        let path = entry.expect("an entry of the tree").path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() {
             if name != "target" && !name.starts_with('.') {
