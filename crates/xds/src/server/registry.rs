@@ -211,3 +211,47 @@ impl Drop for Subscribed {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::Resource;
+    use crate::samples;
+
+    fn enter(subscribers: &Subscribers, node: &str) -> Option<Subscribed> {
+        subscribers.enter(node.into(), None)
+    }
+
+    #[test]
+    fn a_node_has_so_many_streams_and_no_more() {
+        let subscribers = Subscribers::default();
+        let mut streams: Vec<Subscribed> =
+            (0..MAX_STREAMS_PER_NODE).filter_map(|_| enter(&subscribers, "n1")).collect();
+        assert_eq!(streams.len(), MAX_STREAMS_PER_NODE);
+        assert!(enter(&subscribers, "n1").is_none());
+        assert!(enter(&subscribers, "n2").is_some(), "another node's are counted apart");
+        streams.pop();
+        assert!(enter(&subscribers, "n1").is_some(), "one has left");
+    }
+
+    #[test]
+    fn a_resource_is_programmed_where_it_was_acknowledged() {
+        let subscribers = Subscribers::default();
+        let (one, two) = (enter(&subscribers, "n1").unwrap(), enter(&subscribers, "n2").unwrap());
+        let kind = ResourceType::Address;
+        let resources: Resources =
+            [Resource::workload(&samples::workload_on("a", "n1"))].into_iter().collect();
+        let (then, now) = (Instant::now(), Instant::now() + Duration::from_secs(7));
+        let request = DeltaDiscoveryRequest::default();
+        let response = one.on_request(kind, &request, &resources, then).unwrap();
+        two.on_request(kind, &request, &resources, now).unwrap();
+        let programmed = |acknowledged| Programmed { acknowledged, wanted: 2, refusals: Vec::new() };
+        assert_eq!(subscribers.programmed(kind, "a"), programmed(0));
+        assert_eq!(subscribers.oldest_unanswered(now), Some(now - then));
+
+        let answer = DeltaDiscoveryRequest { response_nonce: response.nonce, ..request };
+        assert_eq!(one.on_request(kind, &answer, &resources, now), None);
+        assert_eq!(subscribers.programmed(kind, "a"), programmed(1));
+        assert_eq!(subscribers.oldest_unanswered(now), Some(Duration::ZERO));
+    }
+}
