@@ -4,6 +4,7 @@
 //! tested on a tree that breaks the rule.
 
 mod dependencies;
+mod protobuf;
 mod purity;
 mod sources;
 mod tree;
