@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::control::{root_certificate_path, token_path};
 use crate::http;
 use crate::log::Log;
-use crate::mesh::Settings;
 use crate::mesh::fabric::{CONTROL, MESH_RANGES};
+use crate::mesh::{AgentLog, Settings};
 use crate::namespace::Namespace;
 use crate::pod::Pod;
 use crate::process::{self, Process};
@@ -56,11 +56,17 @@ impl Agent {
             .args(["--certificate-ttl", &format!("{}s", self.settings.certificate_life.as_secs())])
             .args(["--drain-timeout", &format!("{}s", self.settings.drain.as_secs())])
             .args(["--capture", self.settings.capture, "--allow-netns-annotation"])
-            .args(["--log-format", "json", "--log-level", "debug"]);
+            .args(["--workers", &self.settings.workers.to_string()]);
         for range in MESH_RANGES {
             command.args(["--mesh-range", range]);
         }
-        let process = Process::start(format!("ztunnel on {}", self.node), &mut command)?;
+        let name = format!("ztunnel on {}", self.node);
+        let process = match self.settings.agent_log {
+            AgentLog::Kept => {
+                Process::start(name, command.args(["--log-format", "json", "--log-level", "debug"]))?
+            }
+            AgentLog::Written => Process::start_writing_to(&self.log_file(), name, &mut command)?,
+        };
         *self.slot() = Some(Arc::new(process));
         Ok(())
     }
@@ -135,8 +141,13 @@ impl Agent {
     }
 
     /// The network it runs in.
-    pub fn namespace(&self) -> &Namespace {
+    pub fn namespace(&self) -> &Arc<Namespace> {
         &self.namespace
+    }
+
+    /// Where its log is written with [`AgentLog::Written`].
+    pub fn log_file(&self) -> PathBuf {
+        Path::new(WORK).join(format!("agent-{}.log", self.node))
     }
 
     /// Its configuration dump.
@@ -258,7 +269,9 @@ impl AccessRecord {
     }
 }
 
-fn sum_of_series(text: &str, metric: &str, labels: &[impl AsRef<str>]) -> f64 {
+/// The sum of every series of `metric` in Prometheus' text format whose labels hold all of `labels`
+/// (as `name="value"`).
+pub fn sum_of_series(text: &str, metric: &str, labels: &[impl AsRef<str>]) -> f64 {
     text.lines()
         .filter_map(|line| line.strip_prefix(metric))
         .filter(|rest| rest.starts_with(['{', ' ']))

@@ -31,6 +31,19 @@ pub struct Settings {
     pub capture: &'static str,
     /// A plugged-in certificate authority, instead of control's own.
     pub ca_directory: Option<PathBuf>,
+    /// Worker threads of an agent; 0: one per processor.
+    pub workers: usize,
+    /// What becomes of an agent's log.
+    pub agent_log: AgentLog,
+}
+
+/// What becomes of an agent's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentLog {
+    /// Every detail is kept in memory, for scenarios to read.
+    Kept,
+    /// What is logged by default is written to [`Agent::log_file`], at no cost to this process.
+    Written,
 }
 
 impl Default for Settings {
@@ -40,6 +53,8 @@ impl Default for Settings {
             drain: Duration::from_secs(5),
             capture: "auto",
             ca_directory: None,
+            workers: 0,
+            agent_log: AgentLog::Kept,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fmt::Debug;
+use std::fs::File;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,6 +39,24 @@ impl Process {
         let log = Log::open(name.clone());
         log.follow(child.stdout.take().context("stdout was piped")?);
         log.follow(child.stderr.take().context("stderr was piped")?);
+        Ok(Self { name, child: Mutex::new(child), log })
+    }
+
+    /// Starts `command` and has it write what it prints to `file`, so that a program that prints much
+    /// costs this one nothing.
+    ///
+    /// # Errors
+    /// When it cannot be started or the file cannot be made.
+    pub fn start_writing_to(file: &Path, name: impl Into<String>, command: &mut Command) -> Result<Self> {
+        let name = name.into();
+        let output = File::create(file).with_context(|| file.display().to_string())?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("{name} cannot be started: {command:?}"))?;
+        let log = Log::open(format!("{name}, which writes to {}", file.display()));
         Ok(Self { name, child: Mutex::new(child), log })
     }
 

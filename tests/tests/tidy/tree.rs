@@ -58,18 +58,25 @@ fn collect(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
 }
 
 impl Source {
-    /// The lines that hold code. Tests stand last in a file (house style), so `#[cfg(test)]` on a
-    /// module begins them.
+    /// The lines that hold code. What stands under `#[cfg(test)]` is a test up to the line that ends
+    /// the item, which rustfmt indents as it does the attribute.
     pub(crate) fn lines(&self) -> Vec<Line<'_>> {
-        let mut part = if self.is_test_file() { Part::Test } else { Part::Production };
+        let whole = if self.is_test_file() { Part::Test } else { Part::Production };
+        let mut test_item: Option<usize> = None;
         let mut lines = Vec::new();
         for (number, text) in (1..).zip(self.text.lines()) {
-            if text.trim_start().starts_with("#[cfg(test)]") {
-                part = Part::Test;
+            let code = without_comment(text).trim_end();
+            if code.is_empty() {
+                continue;
             }
-            let code = without_comment(text);
-            if !code.trim().is_empty() {
-                lines.push(Line { number, code, part });
+            let indent = code.len() - code.trim_start().len();
+            if test_item.is_none() && code.trim_start().starts_with("#[cfg(test)]") {
+                test_item = Some(indent);
+            }
+            let part = if test_item.is_some() { Part::Test } else { whole };
+            lines.push(Line { number, code, part });
+            if test_item == Some(indent) && code.ends_with(['}', ';']) {
+                test_item = None;
             }
         }
         lines
@@ -90,10 +97,13 @@ fn without_comment(line: &str) -> &str {
 }
 
 #[test]
-fn comments_are_not_code_and_tests_come_last() {
-    let text = "//! doc\nfn a() {} // now\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\n";
+fn comments_are_not_code_and_test_items_are_not_production() {
+    let text = "//! doc\nfn a() {} // now\n#[cfg(test)]\nmod fixtures;\nmod b;\n\
+                #[cfg(test)]\nmod tests {\n    fn b() {\n    }\n}\nfn c() {}\n";
     let source = Source { path: "crates/mesh/src/a.rs".into(), text: text.into() };
-    let lines: Vec<_> = source.lines().into_iter().map(|line| (line.number, line.part)).collect();
-    use Part::{Production, Test};
-    assert_eq!(lines, [(2, Production), (3, Test), (4, Test), (5, Test), (6, Test)]);
+    let of = |part| -> Vec<usize> {
+        source.lines().iter().filter(|line| line.part == part).map(|line| line.number).collect()
+    };
+    assert_eq!(of(Part::Production), [2, 5, 11]);
+    assert_eq!(of(Part::Test), [3, 4, 6, 7, 8, 9, 10]);
 }
