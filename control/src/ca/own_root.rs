@@ -1,0 +1,65 @@
+//! A root of control's own, made once and kept in the state directory.
+//!
+//! Key and certificate appear together or not at all, also when the process is killed in between:
+//! both are written beside their places first, and a start that finds only the certificate moved
+//! moves the key after it. A root is never replaced: everything that trusts it would be cut off.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
+};
+
+use super::authority::AuthorityError;
+use super::files::{AuthorityFiles, finish, prepare, unfinished};
+use super::leaf;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Ten years: an own root is replaced by plugging in another, not by waiting.
+const LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// Wide enough for any clock that TLS could work with at all.
+const BACKDATED: Duration = DAY;
+const KEY_MODE: u32 = 0o600;
+const CERTIFICATE_MODE: u32 = 0o644;
+
+/// The files of the own root in `state`, made if neither is there.
+pub(super) fn ensure(state: &Path, now: SystemTime) -> Result<AuthorityFiles, AuthorityError> {
+    let files = AuthorityFiles::own(state);
+    match (files.certificate.exists(), files.key.exists()) {
+        (true, true) => {}
+        (false, false) => create(&files, now)?,
+        (true, false) if unfinished(&files.key).exists() => finish(&files.key)?,
+        (true, false) => return Err(half(&files.certificate, &files.key)),
+        (false, true) => return Err(half(&files.key, &files.certificate)),
+    }
+    Ok(files)
+}
+
+fn half(present: &Path, missing: &Path) -> AuthorityError {
+    AuthorityError::Half { present: present.to_owned(), missing: missing.to_owned() }
+}
+
+fn create(files: &AuthorityFiles, now: SystemTime) -> Result<(), AuthorityError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Create)?;
+    let certificate = params(now).self_signed(&key).map_err(AuthorityError::Create)?;
+    prepare(&files.certificate, certificate.pem().as_bytes(), CERTIFICATE_MODE)?;
+    prepare(&files.key, key.serialize_pem().as_bytes(), KEY_MODE)?;
+    finish(&files.certificate)?;
+    finish(&files.key)
+}
+
+fn params(now: SystemTime) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "Ambit");
+    params.distinguished_name.push(DnType::CommonName, "Ambit mesh root");
+    params.not_before = (now - BACKDATED).into();
+    params.not_after = (now + LIFE).into();
+    params.serial_number = Some(leaf::serial(&mut rand::rng()));
+    // It signs leaves alone.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
