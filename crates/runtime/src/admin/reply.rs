@@ -25,7 +25,7 @@ impl Reply {
     /// 200 with JSON, or 500 with what could not be serialized.
     pub fn json(value: &impl Serialize) -> Self {
         match serde_json::to_string_pretty(value) {
-            Ok(body) => Self::new("application/json", body.into()),
+            Ok(body) => Self::new("application/json", (body + "\n").into()),
             Err(error) => Self::text(format!("cannot be printed: {error}\n"))
                 .with_status(StatusCode::INTERNAL_SERVER_ERROR),
         }
