@@ -1,5 +1,6 @@
 //! The node agent under test.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::mesh::fabric::{CONTROL, MESH_RANGES};
 use crate::mesh::{AgentLog, Settings};
 use crate::namespace::Namespace;
 use crate::pod::Pod;
-use crate::process::{self, Process};
+use crate::process::{self, LOG_LEVELS, Process};
 use crate::sandbox::{self, WORK};
 use crate::wait::{self, SOON};
 
@@ -63,7 +64,7 @@ impl Agent {
         let name = format!("ztunnel on {}", self.node);
         let process = match self.settings.agent_log {
             AgentLog::Kept => {
-                Process::start(name, command.args(["--log-format", "json", "--log-level", "debug"]))?
+                Process::start(name, command.args(["--log-format", "json", "--log-level", LOG_LEVELS]))?
             }
             AgentLog::Written => Process::start_writing_to(&self.log_file(), name, &mut command)?,
         };
@@ -226,6 +227,17 @@ impl Agent {
     /// When it does not run.
     pub fn with_log<T>(&self, read: impl FnOnce(&Log) -> T) -> Result<T> {
         Ok(read(self.process()?.log()))
+    }
+
+    /// Checks that the configuration it keeps for its next run holds `text`.
+    ///
+    /// # Errors
+    /// When it does not, or there is none.
+    pub fn keeps(&self, text: &str) -> Result<()> {
+        let kept = fs::read(self.state_directory().join("last-good"))?;
+        let holds = kept.windows(text.len()).any(|octets| octets == text.as_bytes());
+        ensure!(holds, "what the agent on {} keeps for its next run does not hold {text:?}", self.node);
+        Ok(())
     }
 
     fn state_directory(&self) -> PathBuf {

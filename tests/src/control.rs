@@ -12,7 +12,7 @@ use crate::http;
 use crate::mesh::Settings;
 use crate::mesh::fabric::CONTROL;
 use crate::namespace::Namespace;
-use crate::process::Process;
+use crate::process::{LOG_LEVELS, Process};
 use crate::sandbox::{self, WORK};
 use crate::wait::{self, SOON};
 
@@ -52,7 +52,7 @@ impl Control {
             .args(["--xds-address", "[::]:15012", "--xds-name", &CONTROL.to_string()])
             .args(["--default-certificate-ttl", &life, "--max-certificate-ttl", &life])
             .args(["--min-certificate-ttl", "1s", "--allow-netns-annotation"])
-            .args(["--log-format", "json", "--log-level", "debug"]);
+            .args(["--log-format", "json", "--log-level", LOG_LEVELS]);
         if let Some(directory) = &settings.ca_directory {
             command.arg("--ca-dir").arg(directory);
         }

@@ -120,6 +120,7 @@ impl Mesh {
             for other in nodes.values() {
                 join(other, &node)?;
             }
+            node.route_from(control.namespace())?;
             configuration.node(name)?;
             agents.insert(name.to_owned(), Agent::new(name, Arc::clone(&node.namespace), settings.clone()));
             nodes.insert(name.to_owned(), node);

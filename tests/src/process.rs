@@ -15,6 +15,10 @@ use nix::unistd::Pid;
 use crate::log::Log;
 use crate::wait;
 
+/// What the programs under test log: everything of ours that is not per packet.
+pub(crate) const LOG_LEVELS: &str =
+    "info,ztunnel=debug,control=debug,ambit_hbone=debug,ambit_identity=debug,ambit_xds=debug";
+
 /// A program that runs until it is told to stop. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {

@@ -153,16 +153,16 @@ pub(crate) fn a_pod_is_closed_before_its_first_agent() -> Result<()> {
     client.get(web.at(NGINX))?.expect_body(&marker).map(drop)
 }
 
-pub(crate) fn an_agent_waits_for_control_behind_closed_rules() -> Result<()> {
+pub(crate) fn an_agent_that_knows_nothing_keeps_a_pod_closed() -> Result<()> {
     let mesh = Mesh::of_nodes(["n1", "n2"])?;
     mesh.ambient_namespace("shop")?;
     let marker = marker();
     let (client, web) = pair(&mesh, &marker)?;
-    mesh.start()?;
+    mesh.start_control()?;
     mesh.control().kill()?;
-    mesh.agent("n1").kill()?;
+    mesh.agent("n1").close(&client)?;
+
     let capture = Capture::start(&marker)?;
-    // Without control it knows of no pod: they stay closed as they were left.
     mesh.agent("n1").launch()?;
     mesh.agent("n1").wait_for_log(0, SOON, |line| line.contains("xds"))?;
     let closed = || client.get(web.at(NGINX))?.expect_refused().map(drop);
@@ -170,6 +170,7 @@ pub(crate) fn an_agent_waits_for_control_behind_closed_rules() -> Result<()> {
     ensure!(capture.finish()?.marked == 0, "the marker was readable");
 
     mesh.start_control()?;
+    mesh.agent("n2").start()?;
     mesh.agent("n1").wait_until_ready()?;
     mesh.wait_until_captured()?;
     client.get(web.at(NGINX))?.expect_body(&marker).map(drop)

@@ -69,6 +69,31 @@ pub(crate) fn controls_return_interrupts_nothing() -> Result<()> {
     Ok(())
 }
 
+pub(crate) fn an_agent_restarts_while_control_is_away() -> Result<()> {
+    let (mesh, client, web) = shop()?;
+    let other = mesh.pod("shop/other", "n1")?;
+    mesh.apply("no-other.yaml", &deny("no-other", "other"))?;
+    mesh.wait_until_captured()?;
+    wait::until("the policy to hold", SOON, || other.get(web.at(NGINX))?.expect_refused())?;
+    for agent in mesh.agents() {
+        wait::until("the policy to be kept", SOON, || agent.keeps("no-other"))?;
+    }
+
+    mesh.control().kill()?;
+    for node in ["n1", "n2"] {
+        mesh.agent(node).kill()?;
+        mesh.agent(node).start()?;
+        mesh.wait_until_captured()?;
+        client.get(web.at(NGINX))?.expect_body("hello")?;
+        other.get(web.at(NGINX))?.expect_refused()?;
+    }
+
+    mesh.withdraw("no-other.yaml")?;
+    mesh.start_control()?;
+    wait::until("the old policy to be gone", SOON, || other.get(web.at(NGINX))?.expect_body("hello"))
+        .map(drop)
+}
+
 pub(crate) fn broken_documents_cost_only_themselves() -> Result<()> {
     let (mesh, client, web) = shop()?;
     mesh.ambient_namespace("bank")?;

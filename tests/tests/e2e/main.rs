@@ -72,7 +72,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     capture::entering_and_leaving_the_mesh_keeps_open_connections,
     capture::without_its_agent_a_pod_is_closed,
     capture::a_pod_is_closed_before_its_first_agent,
-    capture::an_agent_waits_for_control_behind_closed_rules,
+    capture::an_agent_that_knows_nothing_keeps_a_pod_closed,
     capture::a_mark_does_not_open_the_way,
     capture::every_address_family_is_carried,
     capture::the_iptables_backend_carries_every_family,
@@ -85,6 +85,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     routing::both_ends_are_named_in_logs_and_metrics,
     faults::control_may_be_away,
     faults::controls_return_interrupts_nothing,
+    faults::an_agent_restarts_while_control_is_away,
     faults::broken_documents_cost_only_themselves,
     faults::a_drained_agent_lets_connections_finish,
 ];
@@ -130,7 +131,7 @@ fn inside(name: &str) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:#}\n{}", log::tails(TAIL));
+            eprintln!("{}\n{error:#}", log::tails(TAIL));
             ExitCode::FAILURE
         }
     }

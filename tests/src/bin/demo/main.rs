@@ -52,7 +52,7 @@ fn inside(arguments: &Arguments) -> Result<ExitCode> {
     match show(&mut narrator, sandbox, arguments.keep) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            eprintln!("\nthis step does not hold: {error:#}\n\n{}", log::tails(TAIL));
+            eprintln!("\n{}\nthis step does not hold: {error:#}", log::tails(TAIL));
             Ok(ExitCode::FAILURE)
         }
     }

@@ -108,6 +108,7 @@ fn opt_in(narrator: &mut Narrator, demo: &Demo) -> Result<()> {
     demo.mesh.set_dataplane("shop", Dataplane::Ambient)?;
     demo.mesh.wait_until_captured()?;
     open.exchange()?;
+    open.close()?;
     narrator.held("the four pods of shop are captured, without a restart")?;
     narrator.held("a connection that was open before still works")
 }
