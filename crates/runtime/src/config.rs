@@ -11,7 +11,8 @@ use serde::{Serialize, Serializer};
 
 mod duration;
 
-pub use duration::{InvalidDuration, format_duration, parse_duration};
+use duration::format_duration;
+pub use duration::{InvalidDuration, parse_duration};
 
 /// The flags that every program has.
 #[derive(Clone, Debug, clap::Args, Serialize)]
@@ -71,13 +72,6 @@ pub struct Check {
 }
 
 impl Check {
-    /// Reports `problem` unless `holds`. The text names the flag, its value and what would be right.
-    pub fn require(&mut self, holds: bool, problem: impl FnOnce() -> String) {
-        if !holds {
-            self.problems.push(problem());
-        }
-    }
-
     /// Reports an error and goes on without a value.
     pub fn ok<T, E: fmt::Display>(&mut self, flag: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.problems.push(format!("{flag}: {error}"))).ok()
@@ -135,11 +129,11 @@ mod tests {
     #[test]
     fn all_problems_are_reported_at_once() {
         let mut check = Check::default();
-        check.require(true, || unreachable!("it holds"));
-        check.require(1 > 2, || "--workers is 0: at least 1 is needed".into());
-        assert_eq!(check.ok("--mesh-range", "x".parse::<u16>()), None);
+        assert_eq!(check.ok("--drain-timeout", parse_duration("25s")), Some(Duration::from_secs(25)));
+        assert_eq!(check.ok("--workers", "x".parse::<u16>()), None);
+        assert_eq!(check.ok("--certificate-ttl", parse_duration("1 day")), None);
         let error = check.finish().unwrap_err();
         assert_eq!(error.problems.len(), 2);
-        assert!(error.to_string().contains("\n  --mesh-range: invalid digit"), "{error}");
+        assert!(error.to_string().contains("\n  --workers: invalid digit"), "{error}");
     }
 }

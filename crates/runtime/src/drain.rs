@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A task holds a [`DrainWatch`] for as long as it has work in flight and drops it when done. While
-//! `Draining` it takes no new work and finishes what it has; when `Forced` it ends at once. What
+//! draining it takes no new work and finishes what it has; when forced it ends at once. What
 //! starts a drain is not decided here: see [`crate::shutdown`].
 
 use std::time::Duration;
@@ -26,15 +26,9 @@ pub fn channel() -> (DrainTrigger, DrainWatch) {
 
 /// How far a drain has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Work as usual.
+enum Phase {
     Running,
-    /// Take no new work; finish what is in flight before the deadline.
-    Draining {
-        /// When the phase becomes `Forced`.
-        deadline: Instant,
-    },
-    /// End now.
+    Draining { deadline: Instant },
     Forced,
 }
 
@@ -66,11 +60,6 @@ impl DrainTrigger {
         let _ended = timeout(FORCED_GRACE, self.phase.closed()).await;
         Drained::Forced
     }
-
-    /// Another watch, for work that starts later.
-    pub fn watch(&self) -> DrainWatch {
-        DrainWatch { phase: self.phase.subscribe() }
-    }
 }
 
 /// The side of a task with work in flight. The drain is complete only when every clone is dropped.
@@ -80,11 +69,6 @@ pub struct DrainWatch {
 }
 
 impl DrainWatch {
-    /// The phase now.
-    pub fn phase(&self) -> Phase {
-        if self.phase.has_changed().is_err() { Phase::Forced } else { *self.phase.borrow() }
-    }
-
     /// Waits until no new work may be taken; returns when work in flight must have ended.
     pub async fn draining(&mut self) -> Instant {
         match self.phase.wait_for(|phase| *phase != Phase::Running).await.as_deref() {
@@ -110,16 +94,12 @@ mod tests {
     async fn a_drain_completes_when_the_last_watch_is_dropped() {
         let (trigger, watch) = channel();
         let mut clone = watch.clone();
-        assert_eq!(watch.phase(), Phase::Running);
-        let task = tokio::spawn(async move {
-            clone.draining().await;
-            assert!(matches!(clone.phase(), Phase::Draining { .. }));
-        });
+        let task = tokio::spawn(async move { clone.draining().await });
         drop(watch);
         let start = Instant::now();
         assert_eq!(trigger.drain(WITHIN).await, Drained::Complete);
         assert_eq!(start.elapsed(), Duration::ZERO);
-        task.await.unwrap();
+        assert_eq!(task.await.unwrap() - start, WITHIN);
     }
 
     #[tokio::test(start_paused = true)]
@@ -129,13 +109,12 @@ mod tests {
         let task = tokio::spawn(async move {
             let deadline = watch.draining().await;
             watch.forced().await;
-            (deadline, Instant::now(), watch.phase())
+            (deadline, Instant::now())
         });
         assert_eq!(trigger.drain(WITHIN).await, Drained::Forced);
-        let (deadline, forced_at, phase) = task.await.unwrap();
+        let (deadline, forced_at) = task.await.unwrap();
         assert_eq!(deadline - start, WITHIN);
         assert!(forced_at >= deadline);
-        assert_eq!(phase, Phase::Forced);
     }
 
     #[tokio::test(start_paused = true)]
@@ -152,6 +131,5 @@ mod tests {
         drop(trigger);
         watch.draining().await;
         watch.forced().await;
-        assert_eq!(watch.phase(), Phase::Forced);
     }
 }

@@ -31,7 +31,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
 }
 
 /// Writes a duration as [`parse_duration`] reads it; what is shorter than a millisecond is cut off.
-pub fn format_duration(duration: Duration) -> String {
+pub(super) fn format_duration(duration: Duration) -> String {
     let mut rest_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if rest_ms == 0 {
         return "0s".into();
