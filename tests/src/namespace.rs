@@ -129,24 +129,40 @@ impl Namespace {
     /// # Errors
     /// When it cannot be seen.
     pub fn listens_on(&self, port: u16) -> Result<()> {
+        if self.sockets(port, LISTEN)? == 0 {
+            bail!("nobody listens on port {port} in {}", self.name);
+        }
+        Ok(())
+    }
+
+    /// How many TCP connections to this port are open inside.
+    ///
+    /// # Errors
+    /// When it cannot be seen.
+    pub fn established_on(&self, port: u16) -> Result<usize> {
+        self.sockets(port, ESTABLISHED)
+    }
+
+    fn sockets(&self, port: u16, state: &str) -> Result<usize> {
         let tables = self.inside(|| {
             // Of the thread: /proc/net is that of the process, which did not enter.
             let read = |family| fs::read_to_string(format!("/proc/thread-self/net/{family}"));
             Ok(read("tcp")? + &read("tcp6")?)
         })?;
-        if !tables.lines().any(|line| is_listener(line, port)) {
-            bail!("nobody listens on port {port} in {}", self.name);
-        }
-        Ok(())
+        Ok(tables.lines().filter(|line| is_socket(line, port, state)).count())
     }
 }
 
-/// Reads a line of `/proc/net/tcp`: the local address is the second field and the state the
-/// fourth, where 0A is LISTEN.
-fn is_listener(line: &str, port: u16) -> bool {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let [_, local, _, "0A", ..] = fields.as_slice() else { return false };
-    local.rsplit(':').next().and_then(|hex| u16::from_str_radix(hex, 16).ok()) == Some(port)
+/// linux/tcp_states.h, as `/proc/net/tcp` shows them.
+const ESTABLISHED: &str = "01";
+const LISTEN: &str = "0A";
+
+/// Reads a line of `/proc/net/tcp`: the local address is the second field and the state the fourth.
+fn is_socket(line: &str, port: u16, wanted: &str) -> bool {
+    let mut fields = line.split_whitespace().skip(1);
+    let (Some(local), Some(state)) = (fields.next(), fields.nth(1)) else { return false };
+    let is_port = || local.rsplit(':').next().and_then(|hex| u16::from_str_radix(hex, 16).ok()) == Some(port);
+    state == wanted && is_port()
 }
 
 #[cfg(test)]
@@ -154,12 +170,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_listening_sockets_of_the_port_count() {
+    fn only_sockets_of_the_port_and_state_count() {
         let listening = "   0: 00000000:3A98 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0";
         let connected = "   1: 0100007F:3A98 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0";
-        assert!(is_listener(listening, 15000));
-        assert!(!is_listener(listening, 15001));
-        assert!(!is_listener(connected, 15000));
-        assert!(!is_listener("  sl  local_address rem_address   st", 15000));
+        assert!(is_socket(listening, 15000, LISTEN));
+        assert!(!is_socket(listening, 15001, LISTEN));
+        assert!(!is_socket(connected, 15000, LISTEN));
+        assert!(is_socket(connected, 15000, ESTABLISHED));
+        assert!(!is_socket("  sl  local_address rem_address   st", 15000, LISTEN));
     }
 }
