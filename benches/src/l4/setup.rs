@@ -1,0 +1,85 @@
+//! The paths of the suite: made once, checked before and after.
+
+use std::net::IpAddr;
+
+use ambit_tests::apps::NGINX;
+use ambit_tests::mesh::{AgentLog, Mesh, Settings as MeshSettings};
+use ambit_tests::wait::{self, SOON};
+use anyhow::{Context, Result, ensure};
+
+use crate::Settings;
+use crate::lane::{CLIENT_NODE, FRESH_ADDRESSES, Lane, Path, SERVER_NODE, body, fresh_address};
+use crate::load::cold;
+use crate::proxies::{Proxies, agents, envoy, haproxy};
+
+/// Two nodes, with agents that are not started so far.
+///
+/// # Errors
+/// When the kernel refuses a part of it.
+pub(super) fn mesh(settings: &Settings) -> Result<Mesh> {
+    let mesh_settings = MeshSettings {
+        workers: settings.workers.into(),
+        agent_log: AgentLog::Written,
+        ..MeshSettings::default()
+    };
+    Mesh::with_settings(mesh_settings, [CLIENT_NODE, SERVER_NODE])
+}
+
+/// The paths that are wanted, each with its pods and proxies and one request that has passed.
+///
+/// # Errors
+/// When one does not stand.
+pub(super) fn lanes(mesh: &Mesh, settings: &Settings) -> Result<Vec<Lane>> {
+    let wanted = Path::ALL.into_iter().filter(|path| settings.wants_path(*path));
+    // All pods before the first agent, which waits for those that are its own.
+    let pods = wanted.map(|path| Ok((path, Lane::pods(mesh, path)?))).collect::<Result<Vec<_>>>()?;
+    let mut lanes = Vec::new();
+    for (path, (client, server)) in pods {
+        let proxies: Option<Proxies> = match path {
+            Path::Plain => None,
+            Path::Relay => Some(haproxy::start(&client, &server, settings.workers)?),
+            Path::Envoy => Some(envoy::start(&client, &server, settings.workers)?),
+            Path::Ambit => Some(agents::start(mesh)?),
+        };
+        let lane = Lane::new(path, (client, server), proxies);
+        lane.check().with_context(|| format!("the {path} path does not carry a request"))?;
+        lanes.push(lane);
+    }
+    Ok(lanes)
+}
+
+/// Has control know the addresses that cold connections will go to, and waits until the agents do.
+///
+/// # Errors
+/// When they do not.
+pub(super) fn publish_fresh_addresses(mesh: &Mesh, lanes: &[Lane], count: u32) -> Result<()> {
+    ensure!(count < FRESH_ADDRESSES, "{count} addresses are more than a path has");
+    for lane in lanes {
+        if lane.path == Path::Ambit {
+            let addresses = (0..=count).map(|index| IpAddr::from(fresh_address(lane.path, index)));
+            mesh.change_pod(&lane.server, |object| object.addresses.extend(addresses))?;
+        }
+        // One more than is measured, to see that the last one is known.
+        let last = (fresh_address(lane.path, count), NGINX).into();
+        let body = body();
+        wait::until(format!("{last} to be reached over {}", lane.path), SOON, || {
+            lane.client.namespace().inside(|| cold::request(last, &body))
+        })?;
+    }
+    Ok(())
+}
+
+/// Checks what can be known only at the end: that nobody saved work.
+///
+/// # Errors
+/// When somebody did.
+pub(super) fn check_after(mesh: &Mesh, lanes: &[Lane]) -> Result<()> {
+    for lane in lanes {
+        match (lane.path, &lane.proxies) {
+            (Path::Envoy, Some(proxies)) => envoy::expect_equal_cryptography(proxies)?,
+            (Path::Ambit, Some(_)) => agents::expect_complete_logs(mesh)?,
+            (Path::Plain | Path::Relay | Path::Envoy | Path::Ambit, _) => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! The four paths: two pods each, a client's and a server's on different nodes, and what is between
+//! them.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use ambit_tests::apps::{self, IPERF3, NGINX};
+use ambit_tests::mesh::Mesh;
+use ambit_tests::pod::Pod;
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+
+use crate::proxies::{Carried, Proxies};
+
+/// A way from the client to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Path {
+    /// No proxy.
+    Plain,
+    /// A plain relay in each pod.
+    Relay,
+    /// Envoy in each pod, HBONE between them.
+    Envoy,
+    /// Ambit's agent on each node, HBONE between them.
+    Ambit,
+}
+
+impl Path {
+    pub(crate) const ALL: [Self; 4] = [Self::Plain, Self::Relay, Self::Envoy, Self::Ambit];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Relay => "relay",
+            Self::Envoy => "envoy",
+            Self::Ambit => "ambit",
+        }
+    }
+}
+
+impl Path {
+    /// Whether its proxies speak HBONE to each other.
+    pub(crate) fn is_hbone(self) -> bool {
+        matches!(self, Self::Envoy | Self::Ambit)
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What nginx answers: one kibibyte, as in the measurements that Istio publishes.
+pub(crate) fn body() -> String {
+    "ambit".repeat(204) + "!!!!"
+}
+
+/// Where HBONE is spoken.
+pub(crate) const HBONE: u16 = 15008;
+
+/// A path that stands, with its two pods.
+pub(crate) struct Lane {
+    pub(crate) path: Path,
+    pub(crate) client: Pod,
+    pub(crate) server: Pod,
+    /// What is between them; nothing on the plain path.
+    pub(crate) proxies: Option<Proxies>,
+    fresh_addresses: u32,
+}
+
+impl Lane {
+    /// The two pods of a path, with applications in the server's.
+    ///
+    /// # Errors
+    /// When a part of them does not start.
+    pub(crate) fn pods(mesh: &Mesh, path: Path) -> Result<(Pod, Pod)> {
+        match path {
+            Path::Ambit => mesh.ambient_namespace(path.name())?,
+            Path::Plain | Path::Relay | Path::Envoy => mesh.plain_namespace(path.name())?,
+        }
+        let client = mesh.pod(&format!("{path}/client"), CLIENT_NODE)?;
+        let server = mesh.pod(&format!("{path}/server"), SERVER_NODE)?;
+        for pod in [&client, &server] {
+            // Thousands of connections a second use up the ports of a pair of addresses otherwise.
+            pod.namespace().sysctl("net/ipv4/ip_local_port_range", "20000 65535")?;
+            pod.namespace().sysctl("net/ipv4/tcp_tw_reuse", "1")?;
+        }
+        apps::nginx(&server, &body())?;
+        let port = IPERF3.to_string();
+        server.host("iperf3", IPERF3, server.command("iperf3").args(["--server", "--port", &port]))?;
+        serve_fresh_addresses(mesh, &server, path)?;
+        Ok((client, server))
+    }
+
+    pub(crate) fn new(path: Path, (client, server): (Pod, Pod), proxies: Option<Proxies>) -> Self {
+        Self { path, client, server, proxies, fresh_addresses: 0 }
+    }
+
+    /// Insists on the right answer of nginx, and on its having passed through both proxies.
+    ///
+    /// # Errors
+    /// When either is not so.
+    pub(crate) fn check(&self) -> Result<()> {
+        let before = self.carried()?;
+        self.client.get(self.server.at(NGINX))?.expect_body(&body())?;
+        self.expect_carried(before, 1)
+    }
+
+    /// How many connections the proxies have carried so far.
+    ///
+    /// # Errors
+    /// When one does not tell.
+    pub(crate) fn carried(&self) -> Result<Carried> {
+        self.proxies.as_ref().map_or(Ok(Carried::default()), Proxies::carried)
+    }
+
+    /// Insists on the proxies having carried so many connections since `before`.
+    ///
+    /// # Errors
+    /// When they have not: then what was measured is not this path.
+    pub(crate) fn expect_carried(&self, before: Carried, connections: u64) -> Result<()> {
+        self.proxies.as_ref().map_or(Ok(()), |proxies| proxies.expect_carried(before, connections))
+    }
+
+    /// How many tunnels are open to the server's pod.
+    ///
+    /// # Errors
+    /// When it cannot be seen.
+    pub(crate) fn open_tunnels(&self) -> Result<usize> {
+        self.server.namespace().established_on(HBONE)
+    }
+
+    /// Addresses of the server that no connection has used.
+    pub(crate) fn take_fresh_addresses(&mut self, count: u32) -> Vec<SocketAddr> {
+        let first = self.fresh_addresses;
+        self.fresh_addresses += count;
+        (first..self.fresh_addresses).map(|index| (fresh_address(self.path, index), NGINX).into()).collect()
+    }
+}
+
+/// Makes the server's pod the owner of the addresses that [`Lane::take_fresh_addresses`] gives out.
+///
+/// The nodes route them to it, and it takes any of them for its own; the neighbour tables of a node
+/// would not hold as many addresses one by one.
+fn serve_fresh_addresses(mesh: &Mesh, server: &Pod, path: Path) -> Result<()> {
+    let prefix = format!("{}/19", fresh_address(path, 0));
+    server.namespace().ip(&format!("route add local {prefix} dev lo"))?;
+    let to_pod = format!("route add {prefix} via {}", server.v4());
+    mesh.agent(SERVER_NODE).namespace().ip(&to_pod)?;
+    let to_node = format!("route add {prefix} via 10.200.0.2");
+    mesh.agent(CLIENT_NODE).namespace().ip(&to_node)
+}
+
+/// An address of the mesh that no node has, of a prefix of its own for each path.
+///
+/// IPv4, because HAProxy learns where a redirected connection was bound for in that family alone.
+pub(crate) fn fresh_address(path: Path, index: u32) -> Ipv4Addr {
+    let prefix = Ipv4Addr::new(10, 10, 128 + 32 * path as u8, 0);
+    Ipv4Addr::from(u32::from(prefix) + index)
+}
+
+/// So many addresses each path has.
+pub(crate) const FRESH_ADDRESSES: u32 = 1 << 13;
+
+/// Where the clients are.
+pub(crate) const CLIENT_NODE: &str = "n1";
+/// Where the servers are; its number in the fabric is 2.
+pub(crate) const SERVER_NODE: &str = "n2";
+
+/// Insists that every octet that was read belongs to a right answer.
+///
+/// # Errors
+/// When not: then the paths did different work.
+pub(crate) fn expect_whole_answers(answers: u64, octets: u64, answer_octets: u64, open: u64) -> Result<()> {
+    let (least, most) = (answers * answer_octets, (answers + open) * answer_octets);
+    ensure!(
+        (least..=most).contains(&octets),
+        "{answers} answers of {answer_octets} octets came as {octets} octets: some were not whole"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_never_used_differ_by_path_and_count() {
+        let texts = [(Path::Plain, 0, "10.10.128.0"), (Path::Ambit, FRESH_ADDRESSES - 1, "10.10.255.255")];
+        for (path, index, text) in texts {
+            assert_eq!(fresh_address(path, index).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_cut_answer_shows_in_the_octets() {
+        assert!(expect_whole_answers(10, 1000, 100, 2).is_ok());
+        assert!(expect_whole_answers(10, 1150, 100, 2).is_ok());
+        assert!(expect_whole_answers(10, 999, 100, 2).is_err());
+        assert!(expect_whole_answers(10, 1201, 100, 2).is_err());
+    }
+
+    #[test]
+    fn the_body_has_one_kibibyte() {
+        assert_eq!(body().len(), 1024);
+    }
+}

@@ -1,0 +1,6 @@
+//! What puts work on a path, and checks that the work was done.
+
+pub(crate) mod bulk;
+pub(crate) mod cold;
+pub(crate) mod idle;
+pub(crate) mod wrk;

@@ -1,0 +1,129 @@
+//! Envoy speaking HBONE at both ends, set up for the same work as Ambit's agents: the same capture
+//! on the client's side, certificates of one trust domain, TLS 1.3 with the same suite and key
+//! exchange, an access log.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ambit_tests::certificates::{Authority, Validity};
+use ambit_tests::pod::Pod;
+use ambit_tests::process::Process;
+use ambit_tests::sandbox::{self, WORK};
+use ambit_tests::wait::{self, SOON};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::redirect::{self, OUTBOUND, PROXY_USER};
+use super::{Metrics, Proxies, Proxy};
+
+mod configuration;
+
+const ADMIN: u16 = 15000;
+const HBONE: u16 = 15008;
+
+/// Starts both.
+///
+/// # Errors
+/// When one does not start.
+pub(crate) fn start(client: &Pod, server: &Pod, workers: u16) -> Result<Proxies> {
+    let authority = Authority::generate("benchmark")?;
+    redirect::outbound(client)?;
+    let client_end = End { pod: client, port: OUTBOUND, workers };
+    let server_end = End { pod: server, port: HBONE, workers };
+    Ok(Proxies {
+        server: server_end.start(
+            &configuration::server(&server_end.credentials(&authority)?),
+            (
+                "envoy_http_downstream_rq_xx",
+                &["envoy_response_code_class=\"2\"", "envoy_http_conn_manager_prefix=\"hbone\""],
+            ),
+        )?,
+        client: client_end.start(
+            &configuration::client(&client_end.credentials(&authority)?, &server.identity()),
+            ("envoy_cluster_upstream_rq_total", &["envoy_cluster_name=\"hbone\""]),
+        )?,
+    })
+}
+
+/// Insists on every handshake having agreed on the suite and key exchange that Ambit's agents agree
+/// on with each other.
+///
+/// # Errors
+/// When one has not, or when there was none.
+pub(crate) fn expect_equal_cryptography(proxies: &Proxies) -> Result<()> {
+    let text = proxies.server.metrics.text()?;
+    for (kind, wanted) in [("ciphers", "TLS_AES_128_GCM_SHA256"), ("curves", KEY_EXCHANGE)] {
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains(&format!("ssl_{kind}")) && !line.starts_with('#'))
+            .collect();
+        ensure!(!lines.is_empty(), "Envoy counts no handshake by {kind}");
+        let other = lines.iter().find(|line| !line.contains(wanted) && !line.ends_with(" 0"));
+        ensure!(other.is_none(), "not every handshake of Envoy used {wanted}: {lines:?}");
+    }
+    Ok(())
+}
+
+/// The first choice of Ambit's agents.
+const KEY_EXCHANGE: &str = "X25519MLKEM768";
+
+/// One end.
+struct End<'a> {
+    pod: &'a Pod,
+    port: u16,
+    workers: u16,
+}
+
+/// Files with what an end shows and trusts.
+struct Credentials {
+    certificate: PathBuf,
+    key: PathBuf,
+    root: PathBuf,
+}
+
+impl End<'_> {
+    fn file(&self, kind: &str) -> PathBuf {
+        Path::new(WORK).join(format!("{}.envoy.{kind}", self.pod.namespace().name()))
+    }
+
+    fn credentials(&self, authority: &Authority) -> Result<Credentials> {
+        let issued = authority.issue(&self.pod.identity(), Validity::Current)?;
+        let files = Credentials {
+            certificate: self.file("certificate.pem"),
+            key: self.file("key.pem"),
+            root: self.file("root.pem"),
+        };
+        fs::write(&files.certificate, issued.certificate)?;
+        fs::write(&files.key, issued.key)?;
+        fs::write(&files.root, authority.certificate())?;
+        Ok(files)
+    }
+
+    fn start(&self, resources: &Value, carried: (&'static str, &'static [&'static str])) -> Result<Proxy> {
+        let configuration = json!({
+            "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": ADMIN } } },
+            "static_resources": resources,
+        });
+        fs::write(self.file("json"), configuration.to_string())?;
+        let name = format!("envoy in {}", self.pod.namespace().name());
+        let mut command = self.pod.command("setpriv");
+        command
+            .args(["--reuid", PROXY_USER, "--regid", PROXY_USER, "--clear-groups", "--"])
+            .arg(sandbox::envoy()?)
+            .args(["--concurrency", &self.workers.to_string(), "--disable-hot-restart"])
+            .args(["--log-level", "warning", "--config-path"])
+            .arg(self.file("json"));
+        let process = Process::start_writing_to(&self.file("log"), &name, &mut command)?;
+        let namespace = self.pod.namespace();
+        wait::until(format!("{name} to listen on {}", self.port), SOON, || {
+            ensure!(process.is_running(), "it has ended: {}", self.log()?);
+            namespace.listens_on(self.port)
+        })?;
+        let metrics = Metrics { namespace: namespace.clone(), page: (ADMIN, "/stats/prometheus"), carried };
+        Ok(Proxy::own(&name, process, metrics))
+    }
+
+    fn log(&self) -> Result<String> {
+        fs::read_to_string(self.file("log")).context("the log of Envoy")
+    }
+}
