@@ -1,0 +1,116 @@
+//! The Kubernetes and Istio objects that control understands, as typed values.
+//!
+//! Core kinds are read leniently: fields that are not used here are skipped. Policies are read
+//! strictly: a field that is not understood could widen or narrow what they mean.
+
+pub mod authorization_policy;
+pub mod endpoint_slice;
+mod envelope;
+pub mod key;
+pub mod kind;
+pub mod meta;
+pub mod namespace;
+pub mod node;
+pub mod peer_authentication;
+pub mod pod;
+pub mod selector;
+pub mod service;
+pub mod service_account;
+pub mod values;
+
+use serde::de::DeserializeOwned;
+
+pub use authorization_policy::AuthorizationPolicy;
+pub use endpoint_slice::EndpointSlice;
+pub use key::ObjectKey;
+pub use kind::{Kind, KnownKind};
+pub use meta::Meta;
+pub use namespace::Namespace;
+pub use node::Node;
+pub use peer_authentication::PeerAuthentication;
+pub use pod::Pod;
+pub use service::Service;
+pub use service_account::ServiceAccount;
+
+use crate::source::yaml::{self, Unreadable};
+
+/// One object of a kind that control understands.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// `v1` Namespace.
+    Namespace(Namespace),
+    /// `v1` Node.
+    Node(Node),
+    /// `v1` Pod.
+    Pod(Pod),
+    /// `v1` Service.
+    Service(Service),
+    /// `discovery.k8s.io` EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// `v1` ServiceAccount.
+    ServiceAccount(ServiceAccount),
+    /// `security.istio.io` AuthorizationPolicy.
+    AuthorizationPolicy(AuthorizationPolicy),
+    /// `security.istio.io` PeerAuthentication.
+    PeerAuthentication(PeerAuthentication),
+}
+
+/// The text or value that an object is read from.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    /// A document of its own: errors carry a line.
+    Yaml(&'a str),
+    /// An item of a `List`.
+    Value(&'a serde_json::Value),
+}
+
+impl Body<'_> {
+    /// Reads the body as a `T`.
+    ///
+    /// # Errors
+    /// When the body does not have the shape of `T`.
+    pub fn read<T: DeserializeOwned>(self) -> Result<T, Unreadable> {
+        match self {
+            Self::Yaml(text) => yaml::read(text),
+            Self::Value(value) => T::deserialize(value).map_err(|error| Unreadable::new(error.to_string())),
+        }
+    }
+}
+
+impl Object {
+    /// Reads an object of a known kind.
+    ///
+    /// # Errors
+    /// When the body is not what the kind asks for.
+    pub fn read(kind: KnownKind, body: Body<'_>) -> Result<Self, Unreadable> {
+        Ok(match kind {
+            KnownKind::Namespace => Self::Namespace(body.read()?),
+            KnownKind::Node => Self::Node(body.read()?),
+            KnownKind::Pod => Self::Pod(body.read()?),
+            KnownKind::Service => Self::Service(body.read()?),
+            KnownKind::EndpointSlice => Self::EndpointSlice(body.read()?),
+            KnownKind::ServiceAccount => Self::ServiceAccount(body.read()?),
+            KnownKind::AuthorizationPolicy => Self::AuthorizationPolicy(body.read()?),
+            KnownKind::PeerAuthentication => Self::PeerAuthentication(body.read()?),
+        })
+    }
+
+    /// What stands in for an object that cannot be read and was never read before: for a policy
+    /// the strictest it could have said, for everything else nothing.
+    ///
+    /// `body` is `None` when not even the document is YAML.
+    pub fn closed(kind: KnownKind, body: Option<Body<'_>>) -> Option<Self> {
+        match kind {
+            KnownKind::AuthorizationPolicy => {
+                Some(Self::AuthorizationPolicy(AuthorizationPolicy::deny_all(body)))
+            }
+            KnownKind::PeerAuthentication => Some(Self::PeerAuthentication(PeerAuthentication::strict(body))),
+            KnownKind::Namespace
+            | KnownKind::Node
+            | KnownKind::Pod
+            | KnownKind::Service
+            | KnownKind::EndpointSlice
+            | KnownKind::ServiceAccount => None,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! `v1` Namespace.
+
+use serde::Deserialize;
+
+use super::meta::Meta;
+
+/// A namespace: its labels say whether its pods are in the mesh.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Namespace {
+    /// Metadata.
+    pub metadata: Meta,
+}

@@ -1,0 +1,149 @@
+//! `v1` Pod, as far as it is used.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use super::meta::Meta;
+use super::values::{Protocol, null_is_default};
+
+/// A pod.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Pod {
+    /// Metadata.
+    pub metadata: Meta,
+    /// What was asked for.
+    #[serde(default)]
+    pub spec: PodSpec,
+    /// What is.
+    #[serde(default)]
+    pub status: PodStatus,
+}
+
+/// `spec` of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    /// The node it is scheduled to; empty while it is not.
+    #[serde(deserialize_with = "null_is_default")]
+    pub node_name: String,
+    /// Whose identity it has; empty means `default`.
+    #[serde(deserialize_with = "null_is_default")]
+    pub service_account_name: String,
+    /// Whether it shares its node's network.
+    #[serde(deserialize_with = "null_is_default")]
+    pub host_network: bool,
+    /// Containers.
+    #[serde(deserialize_with = "null_is_default")]
+    pub containers: Vec<Container>,
+    /// Init containers; one that restarts always is a sidecar and may serve ports.
+    #[serde(deserialize_with = "null_is_default")]
+    pub init_containers: Vec<Container>,
+}
+
+/// A container, as far as its ports go.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    /// Ports it names.
+    #[serde(deserialize_with = "null_is_default")]
+    pub ports: Vec<ContainerPort>,
+    /// `Always` makes an init container a sidecar.
+    pub restart_policy: Option<String>,
+}
+
+/// A named port of a container.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerPort {
+    /// The name that `targetPort` may use.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The port.
+    pub container_port: u16,
+    /// The transport protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// `status` of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
+    pub phase: Option<String>,
+    /// The first address.
+    #[serde(rename = "podIP")]
+    pub pod_ip: Option<IpAddr>,
+    /// All addresses.
+    #[serde(rename = "podIPs", deserialize_with = "null_is_default")]
+    pub pod_ips: Vec<PodIp>,
+    /// Conditions.
+    #[serde(deserialize_with = "null_is_default")]
+    pub conditions: Vec<PodCondition>,
+}
+
+/// One address of a pod.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PodIp {
+    /// The address.
+    pub ip: IpAddr,
+}
+
+/// One condition of a pod.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PodCondition {
+    /// Which condition.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+}
+
+impl Pod {
+    /// Whether the pod ended for good: it has no address any more, or not for long.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+
+    /// Its addresses, first address first, each once.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let mut addresses = Vec::new();
+        for ip in self.status.pod_ip.into_iter().chain(self.status.pod_ips.iter().map(|pod_ip| pod_ip.ip)) {
+            let ip = ip.to_canonical();
+            if !addresses.contains(&ip) {
+                addresses.push(ip);
+            }
+        }
+        addresses
+    }
+
+    /// Whether it takes traffic. A pod written by hand, which no kubelet reports on, has no `Ready`
+    /// condition: it counts as ready once it has an address.
+    pub fn is_ready(&self) -> bool {
+        let ready = self.status.conditions.iter().find(|condition| condition.kind == "Ready");
+        self.metadata.deletion_timestamp.is_none()
+            && ready.map_or(!self.addresses().is_empty(), |condition| condition.status == "True")
+    }
+
+    /// The service account whose identity it has.
+    pub fn service_account(&self) -> &str {
+        match self.spec.service_account_name.as_str() {
+            "" => "default",
+            name => name,
+        }
+    }
+
+    /// The number of a TCP port that one of its containers names.
+    pub fn named_port(&self, name: &str) -> Option<u16> {
+        let sidecars =
+            self.spec.init_containers.iter().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        self.spec
+            .containers
+            .iter()
+            .chain(sidecars)
+            .flat_map(|container| &container.ports)
+            .find(|port| port.name.as_deref() == Some(name) && port.protocol == Protocol::Tcp)
+            .map(|port| port.container_port)
+    }
+}

@@ -1,0 +1,146 @@
+use super::*;
+use crate::source::{Content, Origin, reading};
+
+fn pod(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: shop\n")
+}
+
+fn files(texts: &[(&str, &str)]) -> Files {
+    let read = |(path, text): &(&str, &str)| {
+        let path = Arc::from(*path);
+        let content = reading::read(&path, text);
+        (path, FileState::Read(content))
+    };
+    Files { contents: texts.iter().map(read).collect(), unreadable: Vec::new() }
+}
+
+/// The events of a batch as a person would write them down.
+fn events(batch: &Batch) -> Vec<String> {
+    batch
+        .events
+        .iter()
+        .map(|event| match event {
+            Event::Delete(key) => format!("delete {key}"),
+            Event::Apply(reading) => match &reading.content {
+                Content::Object(_) => format!("apply {} {}", reading.key, reading.origin),
+                Content::Foreign => format!("foreign {} {}", reading.key, reading.origin),
+                Content::Rejected { rejection, .. } => format!("reject {} {}", reading.key, rejection.origin),
+            },
+        })
+        .collect()
+}
+
+fn problems(batch: &Batch) -> Vec<String> {
+    batch.problems.iter().map(|problem| format!("{:?} {}", problem.reason, problem.origin)).collect()
+}
+
+#[test]
+fn objects_come_change_move_and_go() {
+    let mut catalog = Catalog::default();
+    let (a, b) = (pod("a"), pod("b"));
+    let batch = catalog.update(files(&[("1.yaml", &format!("{a}---\n{b}"))]));
+    assert_eq!(events(&batch), ["apply Pod shop/a 1.yaml:1", "apply Pod shop/b 1.yaml:7"]);
+
+    assert_eq!(events(&catalog.update(files(&[("1.yaml", &format!("{a}---\n{b}"))]))), [""; 0]);
+
+    let batch = catalog.update(files(&[("1.yaml", &a), ("2.yaml", &b)]));
+    assert_eq!(events(&batch), ["apply Pod shop/b 2.yaml:1"]);
+
+    let batch = catalog.update(files(&[("2.yaml", &b)]));
+    assert_eq!(events(&batch), ["delete Pod shop/a"]);
+}
+
+#[test]
+fn the_first_of_two_definitions_wins() {
+    let mut catalog = Catalog::default();
+    let a = pod("a");
+    let batch = catalog.update(files(&[("2.yaml", &a), ("1.yaml", &format!("{a}---\n{a}"))]));
+    assert_eq!(events(&batch), ["apply Pod shop/a 1.yaml:1"]);
+    assert_eq!(problems(&batch), ["Duplicate 1.yaml:7", "Duplicate 2.yaml:1"]);
+
+    let batch = catalog.update(files(&[("2.yaml", &a)]));
+    assert_eq!(events(&batch), ["apply Pod shop/a 2.yaml:1"]);
+    assert_eq!(problems(&batch), [""; 0]);
+}
+
+#[test]
+fn an_unreadable_document_that_names_its_object_keeps_that_one() {
+    let mut catalog = Catalog::default();
+    catalog.update(files(&[("1.yaml", &format!("{}---\n{}", pod("a"), pod("b")))]));
+    let batch = catalog.update(files(&[("1.yaml", &format!("{}spec: [\n", pod("a")))]));
+    assert_eq!(events(&batch), ["delete Pod shop/b", "reject Pod shop/a 1.yaml:6"]);
+    assert_eq!(problems(&batch), [""; 0]);
+}
+
+#[test]
+fn an_unreadable_document_without_a_name_keeps_every_object_of_its_file() {
+    let mut catalog = Catalog::default();
+    let (a, b) = (pod("a"), pod("b"));
+    catalog.update(files(&[("1.yaml", &format!("{a}---\n{b}")), ("2.yaml", &pod("c"))]));
+    let batch = catalog.update(files(&[("1.yaml", &format!("{a}---\n}}{{\n"))]));
+    assert_eq!(events(&batch), ["delete Pod shop/c"]);
+    assert_eq!(problems(&batch), ["DocumentUnreadable 1.yaml:7"]);
+
+    let batch = catalog.update(files(&[("1.yaml", &a)]));
+    assert_eq!(events(&batch), ["delete Pod shop/b"]);
+}
+
+#[test]
+fn nothing_behind_an_unreadable_path_is_deleted() {
+    let unreadable = |path: &str| SourceProblem {
+        origin: Origin { file: path.into(), line: 0 },
+        reason: SourceReason::FileUnreadable,
+        message: "permission denied".to_owned(),
+    };
+    let mut catalog = Catalog::default();
+    let all = [("a.yaml", pod("a")), ("dir/b.yaml", pod("b")), ("dirt.yaml", pod("c"))];
+    let all: Vec<_> = all.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    catalog.update(files(&all));
+
+    let gone = Files { contents: BTreeMap::new(), unreadable: vec![unreadable("dir"), unreadable("a.yaml")] };
+    assert_eq!(events(&catalog.update(gone)), ["delete Pod shop/c"]);
+    let gone = Files { contents: BTreeMap::new(), unreadable: vec![unreadable(".")] };
+    assert_eq!(events(&catalog.update(gone)), [""; 0]);
+    assert_eq!(events(&catalog.update(Files::default())), ["delete Pod shop/a", "delete Pod shop/b"]);
+}
+
+#[test]
+fn a_list_is_read_item_by_item() {
+    let list = "apiVersion: v1\nkind: List\nitems:\n\
+                - {apiVersion: v1, kind: Pod, metadata: {name: a}}\n\
+                - {apiVersion: v1, kind: Pod, metadata: {}}\n\
+                - {apiVersion: apps/v1, kind: Deployment, metadata: {name: d}}\n";
+    let batch = Catalog::default().update(files(&[("1.yaml", list)]));
+    assert_eq!(events(&batch), ["apply Pod default/a 1.yaml:1", "foreign Deployment.apps d 1.yaml:1"]);
+    assert_eq!(problems(&batch), ["DocumentUnreadable 1.yaml:1"]);
+}
+
+#[test]
+fn errors_name_the_line_in_the_file() {
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: p\n  namespace: shop\nspec:\n";
+    let rows = [
+        (
+            "bad CIDR",
+            format!(
+                "{policy}  rules:\n  - from:\n    - source:\n        ipBlocks:\n        - 10.0.0.0/8\n        - 10.0.0.0/33\n"
+            ),
+            13,
+        ),
+        ("misspelt field", format!("{policy}  rulez: []\n"), 8),
+        ("wrong type", format!("{policy}  action: 3\n"), 8),
+        (
+            "port as a number",
+            format!("{policy}  rules:\n  - to:\n    - operation:\n        ports: [80]\n"),
+            11,
+        ),
+        (
+            "unknown key",
+            format!("{policy}  rules:\n  - when:\n    - key: source.color\n      values: [red]\n"),
+            10,
+        ),
+    ];
+    for (name, text, line) in rows {
+        let batch = Catalog::default().update(files(&[("p.yaml", &format!("---\n{text}"))]));
+        assert_eq!(events(&batch), [format!("reject AuthorizationPolicy shop/p p.yaml:{line}")], "{name}");
+    }
+}
