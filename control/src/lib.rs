@@ -5,6 +5,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod ca;
+pub mod check;
+pub mod config;
+pub mod dump;
+pub mod inputs;
+pub mod listener;
 pub mod objects;
+pub mod pipeline;
+pub mod publish;
+pub mod run;
 pub mod source;
+pub mod state;
+pub mod status;
+pub mod tokens;
+pub mod translate;

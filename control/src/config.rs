@@ -1,0 +1,142 @@
+//! The command line: every flag with its environment variable, default and unit.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ambit_mesh::address::Network;
+use ambit_mesh::identity::TrustDomain;
+use ambit_runtime::config::{Check, CommonFlags, InvalidConfig, parse_duration, serialize_duration};
+use clap::Parser;
+use serde::{Serialize, Serializer};
+
+use crate::ca::current::Origin;
+use crate::ca::lifetime::Lifetimes;
+use crate::translate::{NetnsAnnotation, Settings};
+
+/// The control service of Ambit: reads configuration, serves xDS and certificates to the agents of
+/// the nodes.
+#[derive(Debug, Parser, Serialize)]
+#[command(version)]
+#[serde(rename_all = "kebab-case")]
+pub struct Flags {
+    /// Directory of Kubernetes YAML (*.yaml, *.yml, with subdirectories). It is watched.
+    #[arg(long, env = "AMBIT_CONFIG", value_name = "DIR")]
+    pub config: PathBuf,
+    /// Print everything that is wrong with the configuration, with file and line, and exit: with 1
+    /// if anything is not in force as written.
+    #[arg(long)]
+    pub check: bool,
+    /// Directory for what control keeps: roots and keys, tokens, statuses.
+    #[arg(long, env = "AMBIT_STATE", value_name = "DIR", required_unless_present = "check")]
+    pub state: Option<PathBuf>,
+    /// Where xDS and certificates are served.
+    #[arg(long, env = "AMBIT_XDS_ADDRESS", value_name = "IP:PORT", default_value = "[::]:15012")]
+    pub xds_address: SocketAddr,
+    /// DNS names and IP addresses by which agents reach that address. Repeat or separate by commas.
+    #[arg(
+        long,
+        env = "AMBIT_XDS_NAME",
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "control.ambit-system.svc"
+    )]
+    pub xds_name: Vec<String>,
+    /// The trust domain of every identity.
+    #[arg(long, env = "AMBIT_TRUST_DOMAIN", value_name = "NAME", default_value = "cluster.local")]
+    #[serde(serialize_with = "serialize_text")]
+    pub trust_domain: TrustDomain,
+    /// The name of the cluster.
+    #[arg(long, env = "AMBIT_CLUSTER_ID", value_name = "NAME", default_value = "Kubernetes")]
+    pub cluster_id: String,
+    /// The network that all addresses belong to, in a mesh of several networks.
+    #[arg(long, env = "AMBIT_NETWORK", value_name = "NAME", default_value = "")]
+    pub network: String,
+    /// Directory of a CA to issue from: root-cert.pem, ca-cert.pem, ca-key.pem, cert-chain.pem.
+    /// Without it control keeps a root of its own in the state directory.
+    #[arg(long, env = "AMBIT_CA_DIR", value_name = "DIR")]
+    pub ca_dir: Option<PathBuf>,
+    /// The life of a certificate for which none is asked.
+    #[arg(long, env = "AMBIT_DEFAULT_CERTIFICATE_TTL", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    #[serde(serialize_with = "serialize_duration")]
+    pub default_certificate_ttl: Duration,
+    /// The longest life of a certificate.
+    #[arg(long, env = "AMBIT_MAX_CERTIFICATE_TTL", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    #[serde(serialize_with = "serialize_duration")]
+    pub max_certificate_ttl: Duration,
+    /// The shortest life of a certificate.
+    #[arg(long, env = "AMBIT_MIN_CERTIFICATE_TTL", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    #[serde(serialize_with = "serialize_duration")]
+    pub min_certificate_ttl: Duration,
+    /// Honour the annotation ambit.dev/netns on pods. Whoever can write pods can then point the
+    /// agents, which are root, at any network namespace of their nodes.
+    #[arg(long, env = "AMBIT_ALLOW_NETNS_ANNOTATION")]
+    pub allow_netns_annotation: bool,
+    /// What all programs have.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: CommonFlags,
+}
+
+impl Flags {
+    /// What holds for the whole mesh.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            cluster_id: self.cluster_id.as_str().into(),
+            network: Network(self.network.as_str().into()),
+            trust_domain: self.trust_domain.clone(),
+            netns_annotation: match self.allow_netns_annotation {
+                true => NetnsAnnotation::Honoured,
+                false => NetnsAnnotation::Ignored,
+            },
+        }
+    }
+
+    /// Where the authority's key comes from.
+    pub fn authority(&self) -> Origin {
+        self.ca_dir.clone().map_or(Origin::OwnRoot, Origin::PluggedIn)
+    }
+
+    /// How long certificates live.
+    ///
+    /// # Errors
+    /// When the bounds are not in order.
+    pub fn lifetimes(&self) -> Result<Lifetimes, InvalidConfig> {
+        let (shortest, default, longest) =
+            (self.min_certificate_ttl, self.default_certificate_ttl, self.max_certificate_ttl);
+        let mut check = Check::default();
+        let lifetimes = check.ok("--default-certificate-ttl", Lifetimes::new(shortest, default, longest));
+        check.finish().map(|()| lifetimes.expect("a missing value is a problem, which finish reports"))
+    }
+}
+
+fn serialize_text<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn flags_are_consistent_and_documented() {
+        let command = Flags::command();
+        command.clone().debug_assert();
+        for argument in command.get_arguments() {
+            let id = argument.get_id();
+            assert!(argument.get_help().is_some(), "{id} has no help");
+            assert!(argument.get_env().is_some() || id == "check", "{id} has no environment variable");
+        }
+    }
+
+    #[test]
+    fn lifetimes_out_of_order_are_refused() {
+        let parse = |arguments: &[&str]| {
+            Flags::try_parse_from([&["control", "--config", "c", "--state", "s"], arguments].concat())
+                .unwrap()
+        };
+        assert!(parse(&[]).lifetimes().is_ok());
+        assert!(parse(&["--default-certificate-ttl", "48h"]).lifetimes().is_err());
+    }
+}

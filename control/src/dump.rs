@@ -1,0 +1,172 @@
+//! What was translated, as JSON: for the admin pages, and for the tests to compare.
+
+use ambit_mesh::policy::{AuthorizationPolicy, Clause, Match, PolicyScope, Rule, StringMatch};
+use ambit_mesh::service::{LoadBalancing, PortMapping, Service};
+use ambit_mesh::workload::{PodBinding, Workload};
+use serde_json::{Map, Value, json};
+
+use crate::translate::Translated;
+
+/// Everything that was translated. Fields that hold nothing are left out.
+pub fn translated(translated: &Translated) -> Value {
+    let identities = translated.identities.by_node.iter();
+    let notes = translated.notes.0.iter();
+    object([
+        ("workloads", translated.workloads.values().map(workload).collect()),
+        ("services", translated.services.values().map(service).collect()),
+        ("policies", translated.policies.values().map(policy).collect()),
+        ("identities", identities.map(|(node, ids)| (node.to_string(), texts(ids))).collect()),
+        (
+            "notes",
+            notes.map(|(key, notes)| (key.to_string(), notes.iter().map(note).collect::<Value>())).collect(),
+        ),
+    ])
+}
+
+fn note(note: &crate::translate::Note) -> Value {
+    Value::String(format!("{:?}: {}", note.reason, note.message))
+}
+
+fn workload(workload: &Workload) -> Value {
+    let services = workload.services.iter();
+    let locality = &workload.locality;
+    object([
+        ("uid", text(&workload.uid)),
+        ("addresses", texts(&workload.addresses)),
+        ("network", text(&workload.network)),
+        ("identity", text(&workload.identity)),
+        ("tunnel", debug(&workload.tunnel_protocol)),
+        ("networkMode", debug(&workload.network_mode)),
+        ("status", debug(&workload.status)),
+        ("node", text(&workload.node)),
+        ("workload", Value::String(format!("{:?} {}", workload.workload_type, workload.workload_name))),
+        ("canonical", Value::String(format!("{} {}", workload.canonical_name, workload.canonical_revision))),
+        (
+            "locality",
+            object([
+                ("region", text(&locality.region)),
+                ("zone", text(&locality.zone)),
+                ("subzone", text(&locality.subzone)),
+            ]),
+        ),
+        ("policies", texts(&workload.authorization_policies)),
+        (
+            "services",
+            services
+                .map(|(name, ports)| (name.to_string(), ports.iter().map(port).collect::<Value>()))
+                .collect(),
+        ),
+        ("pod", workload.pod.as_ref().map(pod).unwrap_or_default()),
+    ])
+}
+
+fn pod(pod: &PodBinding) -> Value {
+    let namespace = pod.network_namespace.as_ref().map(|path| path.display().to_string());
+    object([("uid", text(&pod.pod_uid)), ("networkNamespace", text(&namespace.unwrap_or_default()))])
+}
+
+fn service(service: &Service) -> Value {
+    object([
+        ("name", text(&service.name)),
+        ("addresses", texts(&service.addresses)),
+        ("ports", service.ports.iter().map(port).collect()),
+        ("ipFamilies", debug(&service.ip_families)),
+        ("loadBalancing", load_balancing(&service.load_balancing)),
+    ])
+}
+
+/// `80 -> 8080 Http11`; the target is `?` where it differs between endpoints.
+fn port(port: &PortMapping) -> Value {
+    let target = port.target_port.map_or_else(|| "?".to_owned(), |port| port.to_string());
+    Value::String(format!("{} -> {target} {:?}", port.service_port, port.app_protocol))
+}
+
+fn load_balancing(balancing: &LoadBalancing) -> Value {
+    if *balancing == LoadBalancing::default() {
+        return Value::Null;
+    }
+    object([
+        ("mode", debug(&balancing.mode)),
+        ("preference", balancing.routing_preference.iter().map(debug).collect()),
+        ("health", debug(&balancing.health_policy)),
+    ])
+}
+
+fn policy(policy: &AuthorizationPolicy) -> Value {
+    let scope = match policy.scope {
+        PolicyScope::Global => "mesh",
+        PolicyScope::Namespace => "namespace",
+        PolicyScope::WorkloadSelector => "workloads that name it",
+    };
+    object([
+        ("name", text(&policy.name)),
+        ("scope", Value::String(scope.to_owned())),
+        ("action", debug(&policy.action)),
+        // Kept when empty: a policy without rules never matches.
+        ("rules", json!(policy.rules.iter().map(rule).collect::<Vec<_>>())),
+        ("dryRun", if policy.dry_run { Value::Bool(true) } else { Value::Null }),
+    ])
+}
+
+/// A rule is a list of clauses; an empty one matches everything.
+fn rule(rule: &Rule) -> Value {
+    let clause = |clause: &Clause| clause.any_of.iter().map(conditions).collect::<Value>();
+    json!(rule.clauses.iter().map(clause).collect::<Vec<_>>())
+}
+
+fn conditions(conditions: &Match) -> Value {
+    let patterns = |patterns: &[StringMatch]| patterns.iter().map(pattern).collect::<Value>();
+    let accounts = |names: &[ambit_mesh::policy::ServiceAccountMatch]| {
+        let name = |name: &ambit_mesh::policy::ServiceAccountMatch| {
+            Value::String(format!("{}/{}", name.namespace, name.service_account))
+        };
+        names.iter().map(name).collect::<Value>()
+    };
+    object([
+        ("namespaces", patterns(&conditions.namespaces)),
+        ("notNamespaces", patterns(&conditions.not_namespaces)),
+        ("principals", patterns(&conditions.principals)),
+        ("notPrincipals", patterns(&conditions.not_principals)),
+        ("serviceAccounts", accounts(&conditions.service_accounts)),
+        ("notServiceAccounts", accounts(&conditions.not_service_accounts)),
+        ("sourceIps", texts(&conditions.source_ips)),
+        ("notSourceIps", texts(&conditions.not_source_ips)),
+        ("destinationIps", texts(&conditions.destination_ips)),
+        ("notDestinationIps", texts(&conditions.not_destination_ips)),
+        ("destinationPorts", texts(&conditions.destination_ports)),
+        ("notDestinationPorts", texts(&conditions.not_destination_ports)),
+    ])
+}
+
+fn pattern(pattern: &StringMatch) -> Value {
+    Value::String(match pattern {
+        StringMatch::Exact(text) => text.to_string(),
+        StringMatch::Prefix(text) => format!("{text}*"),
+        StringMatch::Suffix(text) => format!("*{text}"),
+        StringMatch::Presence => "*".to_owned(),
+    })
+}
+
+fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    let is_given = |value: &Value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(values) => !values.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) => true,
+    };
+    let given = fields.into_iter().filter(|(name, value)| *name == "rules" || is_given(value));
+    Value::Object(given.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>())
+}
+
+fn text(value: &impl std::fmt::Display) -> Value {
+    Value::String(value.to_string())
+}
+
+fn texts<T: std::fmt::Display>(values: impl IntoIterator<Item = T>) -> Value {
+    values.into_iter().map(|value| Value::String(value.to_string())).collect()
+}
+
+fn debug(value: &impl std::fmt::Debug) -> Value {
+    Value::String(format!("{value:?}"))
+}

@@ -1,0 +1,113 @@
+//! What is written and what is in force of it. Pure.
+//!
+//! They differ for an object that cannot be read: its last good version stays in force, and where
+//! there never was one, the strictest reading of it (DESIGN 6.1, 6.5).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::objects::{Object, ObjectKey};
+use crate::source::{Batch, Content, Event, Origin, Reading, SourceProblem};
+
+/// All objects, and what is wrong with the places they come from.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    entries: BTreeMap<ObjectKey, Entry>,
+    problems: Vec<SourceProblem>,
+}
+
+/// One object.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// As it is written now.
+    pub reading: Arc<Reading>,
+    /// What holds.
+    pub in_force: InForce,
+}
+
+/// What holds of an object.
+#[derive(Clone, Debug)]
+pub enum InForce {
+    /// What is written.
+    AsWritten,
+    /// What was written before, because what is written now cannot be read.
+    LastGood(Arc<Reading>),
+    /// The strictest it could have said: it could never be read.
+    Closed,
+    /// Nothing.
+    Nothing,
+}
+
+impl Inputs {
+    /// Applies a batch as a whole.
+    pub fn apply(&mut self, batch: Batch) {
+        for event in batch.events {
+            match event {
+                Event::Apply(reading) => self.put(reading),
+                Event::Delete(key) => {
+                    self.entries.remove(&key);
+                }
+            }
+        }
+        self.problems = batch.problems;
+    }
+
+    /// Every object, ordered by kind, namespace and name.
+    pub fn entries(&self) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// What is wrong beyond single objects.
+    pub fn problems(&self) -> &[SourceProblem] {
+        &self.problems
+    }
+
+    fn put(&mut self, reading: Arc<Reading>) {
+        let in_force = match &reading.content {
+            Content::Object(_) => InForce::AsWritten,
+            Content::Foreign => InForce::Nothing,
+            Content::Rejected { closed, .. } => match self.last_good(&reading.key) {
+                Some(good) => InForce::LastGood(good),
+                None if closed.is_some() => InForce::Closed,
+                None => InForce::Nothing,
+            },
+        };
+        self.entries.insert(reading.key.clone(), Entry { reading, in_force });
+    }
+
+    fn last_good(&self, key: &ObjectKey) -> Option<Arc<Reading>> {
+        let entry = self.entries.get(key)?;
+        match &entry.in_force {
+            InForce::AsWritten => Some(entry.reading.clone()),
+            InForce::LastGood(good) => Some(good.clone()),
+            InForce::Closed | InForce::Nothing => None,
+        }
+    }
+}
+
+impl Entry {
+    /// The object that is in force.
+    pub fn object(&self) -> Option<&Object> {
+        match &self.in_force {
+            InForce::AsWritten => object_of(&self.reading),
+            InForce::LastGood(good) => object_of(good),
+            InForce::Closed => match &self.reading.content {
+                Content::Rejected { closed, .. } => closed.as_deref(),
+                Content::Object(_) | Content::Foreign => None,
+            },
+            InForce::Nothing => None,
+        }
+    }
+
+    /// Where it is written now.
+    pub fn origin(&self) -> &Origin {
+        &self.reading.origin
+    }
+}
+
+fn object_of(reading: &Reading) -> Option<&Object> {
+    match &reading.content {
+        Content::Object(object) => Some(object),
+        Content::Rejected { .. } | Content::Foreign => None,
+    }
+}

@@ -1,0 +1,93 @@
+//! One generation of everything that control serves, and the channels by which it is handed out.
+
+use std::sync::Arc;
+
+use ambit_xds::resources::{Resource, Resources};
+use tokio::sync::watch;
+
+use crate::ca::grant::NodeIdentities;
+use crate::inputs::Inputs;
+use crate::translate::Translated;
+
+/// What the configuration was and what became of it.
+#[derive(Debug, Default)]
+pub struct Generation {
+    /// Counts up from 1 while control runs; 0 before anything was read.
+    pub number: u64,
+    /// What is written and what is in force.
+    pub inputs: Inputs,
+    /// What the data plane needs.
+    pub translated: Translated,
+}
+
+/// The sending ends.
+#[derive(Debug)]
+pub struct Publisher {
+    generation: watch::Sender<Arc<Generation>>,
+    resources: watch::Sender<Arc<Resources>>,
+    identities: watch::Sender<Arc<NodeIdentities>>,
+}
+
+/// The receiving ends.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// For statuses and dumps.
+    pub generation: watch::Receiver<Arc<Generation>>,
+    /// For xDS.
+    pub resources: watch::Receiver<Arc<Resources>>,
+    /// For the certificate authority.
+    pub identities: watch::Receiver<Arc<NodeIdentities>>,
+}
+
+/// Makes both ends, with nothing published yet.
+pub fn channel() -> (Publisher, Published) {
+    let (generation, generation_out) = watch::channel(Arc::default());
+    let (resources, resources_out) = watch::channel(Arc::default());
+    let (identities, identities_out) = watch::channel(Arc::default());
+    let publisher = Publisher { generation, resources, identities };
+    (
+        publisher,
+        Published { generation: generation_out, resources: resources_out, identities: identities_out },
+    )
+}
+
+impl Publisher {
+    /// Hands out the next generation. Resources that did not change keep their versions, so that
+    /// subscribers are sent only what did.
+    pub fn publish(&self, inputs: Inputs, translated: Translated) {
+        let resources = resources(&translated).sharing_with(&self.resources.borrow());
+        // The authority first: no agent learns of a workload before it can have its certificate.
+        replace(&self.identities, translated.identities.clone());
+        replace(&self.resources, resources);
+        let number = self.generation.borrow().number + 1;
+        self.generation.send_replace(Arc::new(Generation { number, inputs, translated }));
+    }
+}
+
+impl Published {
+    /// Waits until the first generation is published. Nothing may be served before: it would tell
+    /// clients that come back to forget everything.
+    ///
+    /// # Errors
+    /// When the publisher is gone.
+    pub async fn first(&mut self) -> Result<(), watch::error::RecvError> {
+        self.generation.wait_for(|generation| generation.number > 0).await.map(drop)
+    }
+}
+
+fn replace<T: PartialEq>(channel: &watch::Sender<Arc<T>>, next: T) {
+    channel.send_if_modified(|current| {
+        let is_new = **current != next;
+        if is_new {
+            *current = Arc::new(next);
+        }
+        is_new
+    });
+}
+
+fn resources(translated: &Translated) -> Resources {
+    let workloads = translated.workloads.values().map(Resource::workload);
+    let services = translated.services.values().map(Resource::service);
+    let policies = translated.policies.values().map(Resource::policy);
+    workloads.chain(services).chain(policies).collect()
+}

@@ -1,0 +1,223 @@
+//! The program: builds its parts in the order in which they depend on each other, waits for the end,
+//! and takes them apart.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ambit_identity::clock::WallClock;
+use ambit_runtime::admin::{self, Reply, Router};
+use ambit_runtime::config::{InvalidConfig, effective};
+use ambit_runtime::drain::{self, DrainWatch};
+use ambit_runtime::readiness::Readiness;
+use ambit_runtime::shutdown::{self, Shutdown};
+use ambit_runtime::telemetry::{logging, metrics};
+use ambit_xds::server::{Authenticator, DiscoveryService, Subscribers, transport};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::admin::with_debug_pages;
+use crate::ca::authority::AuthorityError;
+use crate::ca::current::CurrentAuthority;
+use crate::ca::service::CertificateService;
+use crate::ca::serving::{ServingCertificate, ServingError};
+use crate::ca::tokens::NodeTokens;
+use crate::config::Flags;
+use crate::listener::{self, BindError};
+use crate::pipeline::Pipeline;
+use crate::publish::{self, Published};
+use crate::source::Batch;
+use crate::source::dir::DirSource;
+use crate::state::{self, Access, StateError};
+use crate::status::{self, StatusFiles};
+use crate::tokens::TokenFiles;
+
+/// Batches that wait to be applied. The source blocks when it is full, and reads fewer, larger ones.
+const BATCH_QUEUE: usize = 4;
+
+/// How long clients get to finish a call at the end. Streams are ended at once.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why control could not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant is its message")]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the certificate authority cannot be opened")]
+    Authority(#[from] AuthorityError),
+    #[error("no certificate for --xds-name")]
+    Serving(#[from] ServingError),
+    #[error(transparent)]
+    Listen(#[from] BindError),
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
+    #[error("signals cannot be listened for")]
+    Signals(#[source] io::Error),
+    #[error("a thread cannot be started")]
+    Thread(#[source] io::Error),
+    #[error("the gRPC server failed")]
+    Grpc(#[source] tonic::transport::Error),
+    #[error("the thread that applies the configuration has died")]
+    PipelineDied,
+}
+
+/// Telemetry that exists before anything else runs.
+#[derive(Debug)]
+pub struct Telemetry {
+    /// The log.
+    pub logging: logging::Logging,
+    /// The metrics.
+    pub metrics: metrics::Metrics,
+}
+
+/// Runs control until it is told to end.
+///
+/// # Errors
+/// When a part cannot be started, or ends by itself.
+pub async fn run(flags: &Flags, state: &Path, telemetry: &Telemetry) -> Result<(), RunError> {
+    let mut shutdown = shutdown::signals().map_err(RunError::Signals)?;
+    let lifetimes = flags.lifetimes()?;
+    state::make_directory(state, Access::Public)?;
+    let authority = CurrentAuthority::open(&flags.authority(), state)?;
+    let certificate =
+        ServingCertificate::start(authority.subscribe(), &flags.xds_name, WallClock::default())?;
+    let grpc_listener = listener::bind(flags.xds_address)?;
+
+    let (tokens, known_tokens) = watch::channel(Arc::<NodeTokens>::default());
+    let (publisher, mut published) = publish::channel();
+    let token_files = TokenFiles::open(state.join("tokens"))?;
+    let status_files = StatusFiles::open(state.join("status"))?;
+    let pipeline = Pipeline::new(flags.settings(), token_files, tokens, publisher);
+
+    let discovery = DiscoveryService::new(published.resources.clone(), authenticator(known_tokens.clone()));
+    let subscribers = discovery.subscribers();
+    let certificates = CertificateService {
+        authority: authority.subscribe(),
+        tokens: known_tokens,
+        identities: published.identities.clone(),
+        lifetimes,
+    };
+
+    let readiness = Readiness::default();
+    let (configuration, grpc) = (readiness.register("configuration"), readiness.register("xds"));
+    let mut tasks = JoinSet::new();
+    let pages = Pages { flags, telemetry, readiness: &readiness, published: &published };
+    pages.serve(&subscribers, &shutdown, &mut tasks)?;
+    tasks.spawn(status::keep_written(status_files, published.generation.clone(), subscribers));
+
+    let configured = Configured::start(flags, pipeline)?;
+    tokio::select! {
+        first = published.first() => first.map_err(|_| RunError::PipelineDied)?,
+        _ = shutdown.requested() => return Ok(()),
+    }
+    configuration.ready();
+
+    let (trigger, drain) = drain::channel();
+    let connections = listener::accept(grpc_listener, certificate.server_config());
+    let server = transport()
+        .add_service(discovery.into_server())
+        .add_service(certificates.into_server())
+        .serve_with_incoming_shutdown(connections, draining(drain.clone()));
+    let mut server = std::pin::pin!(server);
+    grpc.ready();
+    tracing::info!(address = %flags.xds_address, "serving xDS and certificates");
+
+    tokio::select! {
+        ended = &mut server => return ended.map_err(RunError::Grpc),
+        () = end_of(published) => return Err(RunError::PipelineDied),
+        reason = shutdown.requested() => tracing::info!(?reason, "ending"),
+    }
+    grpc.unready();
+    // The streams of subscribers never end by themselves: this ends them.
+    drop(configured);
+    tokio::select! {
+        served = &mut server => served.map_err(RunError::Grpc)?,
+        how = shutdown.drain(trigger, DRAIN_TIMEOUT) => tracing::info!(?how, "ended"),
+    }
+    drop(drain);
+    Ok(())
+}
+
+/// The two threads that turn files into generations. Dropping it ends them, and with them whatever
+/// waits for generations.
+struct Configured {
+    source: Option<DirSource>,
+    pipeline: Option<JoinHandle<()>>,
+}
+
+impl Configured {
+    fn start(flags: &Flags, pipeline: Pipeline) -> Result<Self, RunError> {
+        let (batches, to_apply): (_, Receiver<Batch>) = sync_channel(BATCH_QUEUE);
+        let source = DirSource::start(flags.config.clone(), batches).map_err(RunError::Thread)?;
+        let thread = std::thread::Builder::new().name("config".to_owned());
+        let pipeline = thread.spawn(move || pipeline.run(&to_apply)).map_err(RunError::Thread)?;
+        Ok(Self { source: Some(source), pipeline: Some(pipeline) })
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        // First the source: the pipeline ends when nothing can come any more.
+        drop(self.source.take());
+        if self.pipeline.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that applies the configuration panicked");
+        }
+    }
+}
+
+/// What the HTTP servers show.
+struct Pages<'a> {
+    flags: &'a Flags,
+    telemetry: &'a Telemetry,
+    readiness: &'a Readiness,
+    published: &'a Published,
+}
+
+impl Pages<'_> {
+    fn serve(
+        &self,
+        subscribers: &Subscribers,
+        shutdown: &Shutdown,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(), admin::BindError> {
+        let common = &self.flags.common;
+        let admin = Router::new("control")
+            .with_config(effective(self.flags))
+            .with_logging(self.telemetry.logging.control())
+            .with_metrics(&self.telemetry.metrics)
+            .with_readiness(self.readiness)
+            .with_quit(shutdown.handle())
+            .get("/healthz", "whether the program runs", |_| Reply::text("ok\n"));
+        let admin = with_debug_pages(admin, &self.published.generation, subscribers.clone());
+        let readiness = Router::new("control: readiness").with_readiness(self.readiness);
+        let metrics = Router::new("control: metrics").with_metrics(&self.telemetry.metrics);
+        for (address, flag, router) in [
+            (common.admin_address, "--admin-address", admin),
+            (common.readiness_address, "--readiness-address", readiness),
+            (common.metrics_address, "--metrics-address", metrics),
+        ] {
+            tasks.spawn(admin::Server::bind(address, flag, router)?.serve());
+        }
+        Ok(())
+    }
+}
+
+/// Agents show the same token to xDS and to the certificate authority.
+fn authenticator(tokens: watch::Receiver<Arc<NodeTokens>>) -> Authenticator {
+    Authenticator::new(move |token| tokens.borrow().node_of(token).cloned())
+}
+
+async fn draining(mut drain: DrainWatch) {
+    drain.draining().await;
+}
+
+/// Returns when no generation can come any more.
+async fn end_of(mut published: Published) {
+    while published.generation.changed().await.is_ok() {}
+}

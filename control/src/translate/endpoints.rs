@@ -1,0 +1,213 @@
+//! Which pods serve which services, on which ports.
+//!
+//! Where a service has EndpointSlices they decide; otherwise its selector does. An address in a slice
+//! that no pod has is a workload of its own, outside the cluster.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ambit_mesh::address::ServiceName;
+use ambit_mesh::identity::SpiffeId;
+use ambit_mesh::service::PortMapping;
+use ambit_mesh::workload::{
+    Locality, NetworkMode, TunnelProtocol, Workload, WorkloadStatus, WorkloadType, WorkloadUid,
+};
+
+use super::view::{Named, View};
+use super::{Settings, service, service_name};
+use crate::objects::endpoint_slice::{AddressType, Endpoint, EndpointSlice};
+use crate::objects::selector::includes;
+use crate::objects::service::ServicePort;
+use crate::objects::values::{Protocol, TargetPort};
+use crate::objects::{ObjectKey, Pod, Service};
+
+/// The services of one workload, with their ports.
+type Services = BTreeMap<ServiceName, Vec<PortMapping>>;
+
+/// Which workload serves what.
+#[derive(Debug, Default)]
+pub(super) struct Endpoints<'a> {
+    by_pod: BTreeMap<&'a ObjectKey, Services>,
+    /// Endpoints that are no pods.
+    pub(super) outside_the_cluster: BTreeMap<WorkloadUid, Workload>,
+}
+
+impl Endpoints<'_> {
+    /// The services of a pod.
+    pub(super) fn of_pod(&mut self, pod: &Named<'_, Pod>) -> Services {
+        self.by_pod.remove(pod.key).unwrap_or_default()
+    }
+}
+
+/// Finds the endpoints of every service.
+pub(super) fn find<'a>(view: &View<'a>, settings: &Settings) -> Endpoints<'a> {
+    let mut finder = Finder {
+        by_name: view.pods.iter().map(|pod| (pod.place(), *pod)).collect(),
+        by_address: view.pods_by_address(),
+        settings,
+        found: Endpoints::default(),
+    };
+    for (namespace, services) in &view.services {
+        let pods: Vec<_> = view.pods.iter().filter(|pod| pod.namespace() == *namespace).collect();
+        for service in services {
+            match view.slices.get(&(*namespace, service.name())) {
+                Some(slices) => slices.iter().for_each(|slice| finder.add_slice(service, slice)),
+                None => finder.add_selected(service, &pods),
+            }
+        }
+    }
+    finder.found
+}
+
+struct Finder<'a, 'b> {
+    by_name: BTreeMap<(&'a str, &'a str), Named<'a, Pod>>,
+    by_address: BTreeMap<IpAddr, Named<'a, Pod>>,
+    settings: &'b Settings,
+    found: Endpoints<'a>,
+}
+
+impl<'a> Finder<'a, '_> {
+    fn add_selected(&mut self, service: &Named<'_, Service>, pods: &[&Named<'a, Pod>]) {
+        let selector = &service.object.spec.selector;
+        if selector.is_empty() {
+            return;
+        }
+        for pod in pods.iter().filter(|pod| includes(&pod.object.metadata.labels, selector)) {
+            let ports = service.object.tcp_ports().filter_map(|port| selected_port(port, pod.object));
+            self.add_pod(service, pod, ports.collect());
+        }
+    }
+
+    fn add_slice(&mut self, service: &Named<'_, Service>, slice: &Named<'a, EndpointSlice>) {
+        if slice.object.address_type == AddressType::Fqdn {
+            return;
+        }
+        let ports: Vec<_> =
+            service.object.tcp_ports().filter_map(|port| slice_port(port, slice.object)).collect();
+        for endpoint in &slice.object.endpoints {
+            match self.pod_behind(endpoint, slice) {
+                Some(pod) if serves(service, endpoint, pod.object) => {
+                    self.add_pod(service, &pod, ports.clone())
+                }
+                Some(_) => {}
+                None => self.add_outside(service, slice, endpoint, &ports),
+            }
+        }
+    }
+
+    /// By name where the slice names a pod of its namespace, otherwise by address: an address of a pod
+    /// is never treated as plain machine, which would go around the pod's tunnel.
+    fn pod_behind(&self, endpoint: &Endpoint, slice: &Named<'_, EndpointSlice>) -> Option<Named<'a, Pod>> {
+        let by_name = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod").and_then(|target| {
+            let namespace = target.namespace.as_deref().unwrap_or(slice.namespace());
+            let is_own = namespace == slice.namespace();
+            is_own.then(|| self.by_name.get(&(namespace, target.name.as_str()))).flatten()
+        });
+        by_name.or_else(|| addresses(endpoint).find_map(|ip| self.by_address.get(&ip))).copied()
+    }
+
+    fn add_pod(&mut self, service: &Named<'_, Service>, pod: &Named<'a, Pod>, ports: Vec<PortMapping>) {
+        let services = self.found.by_pod.entry(pod.key).or_default();
+        add_service(services, service, ports);
+    }
+
+    fn add_outside(
+        &mut self,
+        service: &Named<'_, Service>,
+        slice: &Named<'_, EndpointSlice>,
+        endpoint: &Endpoint,
+        ports: &[PortMapping],
+    ) {
+        for ip in addresses(endpoint) {
+            let Some(outside) = outside(ip, service, slice, endpoint, self.settings) else { continue };
+            let workload = self.found.outside_the_cluster.entry(outside.uid.clone()).or_insert(outside);
+            add_service(&mut workload.services, service, ports.to_vec());
+        }
+    }
+}
+
+/// An endpoint that is no pod: it is reached in plain TCP, so that its identity is never asked for.
+fn outside(
+    ip: IpAddr,
+    service: &Named<'_, Service>,
+    slice: &Named<'_, EndpointSlice>,
+    endpoint: &Endpoint,
+    settings: &Settings,
+) -> Option<Workload> {
+    let place = format!("{}/{}/{ip}", slice.namespace(), slice.name());
+    let uid = format!("{}/discovery.k8s.io/EndpointSlice/{place}", settings.cluster_id);
+    let status = match endpoint.is_ready() {
+        true => WorkloadStatus::Healthy,
+        false => WorkloadStatus::Unhealthy,
+    };
+    Some(Workload {
+        uid: WorkloadUid(uid.into()),
+        name: slice.key.name.clone(),
+        namespace: slice.namespace().into(),
+        cluster_id: settings.cluster_id.clone(),
+        network: settings.network.clone(),
+        addresses: vec![ip],
+        hostname: None,
+        identity: SpiffeId::new(settings.trust_domain.clone(), slice.namespace(), "default").ok()?,
+        tunnel_protocol: TunnelProtocol::None,
+        node: endpoint.node_name.as_deref().unwrap_or_default().into(),
+        network_mode: NetworkMode::Standard,
+        workload_type: WorkloadType::Pod,
+        workload_name: slice.key.name.clone(),
+        canonical_name: service.key.name.clone(),
+        canonical_revision: "latest".into(),
+        waypoint: None,
+        network_gateway: None,
+        application_tunnel: None,
+        authorization_policies: Vec::new(),
+        status,
+        locality: Locality::default(),
+        capacity: 1,
+        services: Services::new(),
+        pod: None,
+    })
+}
+
+/// A pod that is not ready is listed all the same: its own status keeps it from traffic, and a
+/// service that publishes such pods needs it. Where only the slice says not ready, the slice decides.
+fn serves(service: &Named<'_, Service>, endpoint: &Endpoint, pod: &Pod) -> bool {
+    endpoint.is_ready() || !pod.is_ready() || service.object.spec.publish_not_ready_addresses
+}
+
+/// A dual-stack service has a slice per family: the ports are the same.
+fn add_service(services: &mut Services, service: &Named<'_, Service>, ports: Vec<PortMapping>) {
+    let known = services.entry(service_name(service.namespace(), service.name())).or_default();
+    for port in ports {
+        if !known.iter().any(|other| other.service_port == port.service_port) {
+            known.push(port);
+        }
+    }
+}
+
+fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
+    endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical())
+}
+
+/// The port of a selected pod; `None` where no container has a port of that name.
+fn selected_port(port: &ServicePort, pod: &Pod) -> Option<PortMapping> {
+    let target = match &port.target_port {
+        None => port.port,
+        Some(TargetPort::Number(number)) => *number,
+        Some(TargetPort::Name(name)) => pod.named_port(name)?,
+    };
+    Some(mapping(port, target))
+}
+
+/// The port of a slice that has the service port's name.
+fn slice_port(port: &ServicePort, slice: &EndpointSlice) -> Option<PortMapping> {
+    let same = slice.ports.iter().find(|other| other.name == port.name && other.protocol == Protocol::Tcp)?;
+    Some(mapping(port, same.port?))
+}
+
+fn mapping(port: &ServicePort, target: u16) -> PortMapping {
+    PortMapping {
+        service_port: port.port,
+        target_port: Some(target),
+        app_protocol: service::app_protocol(port),
+    }
+}

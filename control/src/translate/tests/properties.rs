@@ -1,0 +1,101 @@
+//! What holds for every configuration.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The documents of all goldens but those about precedence, which is by file and line on purpose.
+fn documents() -> Vec<String> {
+    let by_position = ["peer-authentication", "peer-authentication-mesh-strict"];
+    let mut documents = Vec::new();
+    let mut keys = BTreeSet::new();
+    for case in cases() {
+        if by_position.iter().any(|name| case.ends_with(name)) {
+            continue;
+        }
+        let text = fs::read_to_string(case.join("in.yaml")).unwrap();
+        // Names are unique within a case; across cases one of two would win by position.
+        let documents_of_case = text.split("\n---\n").map(str::to_owned);
+        documents.extend(documents_of_case.filter(|document| keys.insert(key(document))));
+    }
+    documents
+}
+
+fn key(document: &str) -> Option<ObjectKey> {
+    let content = reading::read(&"x.yaml".into(), document);
+    content.readings.first().map(|reading| reading.key.clone())
+}
+
+fn resources(inputs: &Inputs) -> Translated {
+    Translated { notes: Notes::default(), ..translate(inputs, &settings()) }
+}
+
+fn in_files(documents: &[String], per_file: usize) -> Inputs {
+    let names = ["a.yaml", "b.yaml", "c.yaml", "d.yaml", "e.yaml", "f.yaml", "g.yaml", "h.yaml"];
+    let files = documents.chunks(per_file.max(documents.len().div_ceil(names.len())));
+    inputs(names.into_iter().zip(files.map(|documents| documents.join("\n---\n"))))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Where and in which order objects are written makes no difference.
+    #[test]
+    fn order_does_not_matter(shuffled in Just(documents()).prop_shuffle(), per_file in 1_usize..200) {
+        let expected = dump::translated(&resources(&in_files(&documents(), usize::MAX)));
+        prop_assert_eq!(dump::translated(&resources(&in_files(&shuffled, per_file))), expected);
+    }
+
+    /// Changes that come one by one lead to the same as everything at once.
+    #[test]
+    fn step_by_step_is_the_same_as_at_once(
+        order in Just(documents()).prop_shuffle(),
+        removed in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+    ) {
+        let mut catalog = Catalog::default();
+        let mut stepwise = Inputs::default();
+        let mut present = Vec::new();
+        let mut show = |documents: &[String], stepwise: &mut Inputs| {
+            let content = reading::read(&"a.yaml".into(), &documents.join("\n---\n"));
+            let contents = [("a.yaml".into(), FileState::Read(content))].into();
+            stepwise.apply(catalog.update(Files { contents, unreadable: Vec::new() }));
+        };
+        for chunk in order.chunks(10) {
+            present.extend_from_slice(chunk);
+            show(&present, &mut stepwise);
+        }
+        for index in removed {
+            present.remove(index.index(present.len()));
+            show(&present, &mut stepwise);
+        }
+        let at_once = in_files(&present, usize::MAX);
+        prop_assert_eq!(dump::translated(&resources(&stepwise)), dump::translated(&resources(&at_once)));
+    }
+
+    /// A document that is cut off or overwritten changes nothing about the others.
+    #[test]
+    fn a_broken_document_costs_only_itself(
+        index in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        garbage in "[\\[{:\t\"'&*!%@` -]{1,8}",
+    ) {
+        let mut documents = documents();
+        let expected = in_files(&documents, usize::MAX);
+        let index = index.index(documents.len());
+        let broken = &mut documents[index];
+        let broken_key = key(broken);
+        let mut cut = at.index(broken.len());
+        while !broken.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        broken.truncate(cut);
+        broken.push_str(&garbage);
+        let found = in_files(&documents, usize::MAX);
+        for (key, entry) in expected.entries().filter(|(key, _)| Some(*key) != broken_key.as_ref()) {
+            let same = found.entries().find(|(other, _)| *other == key).map(|(_, entry)| verdict(key, entry).0);
+            prop_assert_eq!(same, Some(verdict(key, entry).0), "{}", key);
+        }
+    }
+}
