@@ -1,17 +1,17 @@
 //! The agent of a node: its parts in the order in which they depend on each other, and its end.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use ambit_identity::ca_client::{CaClient, CaClientConfig};
 use ambit_identity::channel::{BadAddress, to_control_plane};
 use ambit_identity::manager::{CertificateManager, ManagerConfig};
 use ambit_identity::store::{CertificateStore, StoreError};
-use ambit_mesh::snapshot::State;
 use ambit_proto::envoy::config::core::v3::Node;
 use ambit_runtime::admin::{BindError, Reply, Router, Server};
 use ambit_runtime::config::effective;
 use ambit_runtime::drain;
-use ambit_runtime::readiness::{Readiness, Ready};
+use ambit_runtime::readiness::Readiness;
 use ambit_runtime::shutdown::{self, ShutdownHandle};
 use ambit_runtime::telemetry::logging::Logging;
 use ambit_runtime::telemetry::metrics::Metrics;
@@ -19,18 +19,19 @@ use ambit_xds::client::{Client, Config};
 use ambit_xds::session::Interest;
 use http::Uri;
 use http::uri::InvalidUri;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::capture::marks::{MarkStore, MarkStoreError};
 use crate::capture::{Backend, DetectError};
 use crate::config::{CaptureBackend, RunConfig};
+use crate::configuration::Configuration;
 use crate::dump::config_dump;
+use crate::last_good::{LastGood, Owner, keeper};
 use crate::limits::raise_descriptor_limit;
 use crate::pods::registry::Registry;
 use crate::pods::{PodManager, PodSettings, PodStatus};
-use crate::state::{SnapshotReader, SnapshotWriter, store};
+use crate::state::{SnapshotReader, store};
 use crate::worker::{self, Shared, WorkerHandle};
 
 /// Why the agent cannot start.
@@ -102,7 +103,12 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     drop(shared);
     info!(node = config.node, workers = workers.len(), capture = %settings.backend, "agent started");
 
-    tasks.spawn(follow(client, writer, synced));
+    let last_good = last_good(&config);
+    let (keeper, keeping) = keeper(last_good.clone());
+    let keeping = tokio::spawn(keeping);
+    let mut configuration = Configuration::new(writer, synced, keeper);
+    configuration.take_up(&last_good, SystemTime::now());
+    tasks.spawn(configuration.follow(client));
     let manager = PodManager::new(settings, certificates, Arc::clone(&workers));
     let managing = tokio::task::spawn_local(manager.run(snapshots, move |statuses| {
         *pods.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
@@ -114,6 +120,10 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     managing.abort();
     let ended = shutdown.drain(trigger, config.data_path.drain_timeout).await;
     tasks.shutdown().await;
+    // With the configuration's owner gone, its final state is written.
+    if let Err(failure) = keeping.await {
+        error!(%failure, "the last good configuration was not written");
+    }
     drop(workers);
     info!(?ended, "agent ended");
     Ok(())
@@ -210,6 +220,15 @@ pub fn backend(asked: CaptureBackend) -> Result<Backend, DetectError> {
     }
 }
 
+fn last_good(config: &RunConfig) -> LastGood {
+    let owner = Owner {
+        cluster_id: config.cluster_id.clone(),
+        node: config.node.clone(),
+        trust_domain: config.trust_domain.clone(),
+    };
+    LastGood::new(&config.state_dir, owner)
+}
+
 fn xds_client(config: &RunConfig) -> Result<Client, StartError> {
     Ok(Client::new(Config {
         address: control_address(config)?,
@@ -244,23 +263,6 @@ fn node(config: &RunConfig) -> Node {
 fn start_workers(asked: usize, shared: &Shared) -> Result<Arc<[WorkerHandle]>, std::io::Error> {
     let count = if asked == 0 { std::thread::available_parallelism()?.get() } else { asked };
     (0..count).map(|index| worker::start(index, shared.clone())).collect()
-}
-
-/// Applies what control sends, and publishes it once it is complete.
-async fn follow(client: Client, writer: SnapshotWriter, synced: Ready) {
-    // Everything is subscribed to: there is no demand.
-    let (_, no_demand) = mpsc::channel(1);
-    let mut state = State::default();
-    let never = client
-        .run(no_demand, move |batch| {
-            state.apply(batch.changes);
-            if batch.synced {
-                writer.publish(state.snapshot());
-                synced.ready();
-            }
-        })
-        .await;
-    match never {}
 }
 
 /// The namespace that the mesh runs in.

@@ -1,0 +1,178 @@
+//! When the last good configuration is written: soon after it changes, not more often than the
+//! disk and the processor should notice, and always in its final state.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ambit_mesh::snapshot::Snapshot;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, warn};
+
+use super::{LastGood, SaveError};
+
+/// The handle by which configurations are handed over to be written. Of several the last one
+/// counts. Once it is dropped, that one is written and the writing ends.
+#[derive(Debug)]
+pub struct Keeper {
+    latest: watch::Sender<Option<Arc<Snapshot>>>,
+}
+
+impl Keeper {
+    /// Has this configuration written. Does not wait.
+    pub fn keep(&self, snapshot: Arc<Snapshot>) {
+        self.latest.send_replace(Some(snapshot));
+    }
+}
+
+/// A handle, and what writes as long as it is run.
+pub fn keeper(file: LastGood) -> (Keeper, impl Future<Output = ()> + Send) {
+    let (latest, receiver) = watch::channel(None);
+    (Keeper { latest }, keep_written(receiver, move |snapshot| save(file.clone(), snapshot)))
+}
+
+/// Converting and writing a large mesh takes long: not on a thread that serves.
+async fn save(file: LastGood, snapshot: Arc<Snapshot>) -> Result<(), SaveError> {
+    let path = file.path.clone();
+    let saved = spawn_blocking(move || file.save(&snapshot, SystemTime::now())).await;
+    saved.unwrap_or_else(|ended| Err(SaveError { path, source: ended.into() }))
+}
+
+async fn keep_written<S>(
+    mut latest: watch::Receiver<Option<Arc<Snapshot>>>,
+    mut save: impl FnMut(Arc<Snapshot>) -> S,
+) where
+    S: Future<Output = Result<(), SaveError>>,
+{
+    let mut settled = None;
+    while let Some(snapshot) = other_than(settled.as_ref(), &mut latest).await {
+        let start = Instant::now();
+        let saved = save(Arc::clone(&snapshot)).await;
+        let took = start.elapsed();
+        let (written, rest) = match saved {
+            Ok(()) => {
+                debug!(?took, "last good configuration written");
+                (true, INTERVAL.max(took * REST_PER_WRITING))
+            }
+            Err(error) => {
+                warn!(%error, "the last good configuration was not written: trying again");
+                (false, RETRY)
+            }
+        };
+        let ended = timeout(rest, end(&mut latest)).await.is_ok();
+        // What could not be written is tried again, but not by an agent that ends.
+        settled = (written || ended).then_some(snapshot);
+    }
+}
+
+/// The latest configuration, once there is one that is not `settled`; `None` if there will be none.
+async fn other_than(
+    settled: Option<&Arc<Snapshot>>,
+    latest: &mut watch::Receiver<Option<Arc<Snapshot>>>,
+) -> Option<Arc<Snapshot>> {
+    let is_settled = |snapshot: &Arc<Snapshot>| settled.is_some_and(|settled| Arc::ptr_eq(settled, snapshot));
+    let is_new = |latest: &Option<_>| latest.as_ref().is_some_and(|latest| !is_settled(latest));
+    // The value is looked at before whether the sender is gone: the last one is never lost.
+    latest.wait_for(is_new).await.ok()?.clone()
+}
+
+/// Waits until the handle is dropped.
+async fn end(latest: &mut watch::Receiver<Option<Arc<Snapshot>>>) {
+    // No value satisfies it, so it returns only with the error that says that the sender is gone.
+    let _gone = latest.wait_for(|_| false).await;
+}
+
+/// The least time between two writings.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Writing takes at most a tenth of one processor, however large the mesh.
+const REST_PER_WRITING: u32 = 9;
+
+/// How long after a failure it is tried again. A full disk should not fill the log.
+const RETRY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::io;
+
+    use super::*;
+
+    /// Runs `actions` beside the writer; returns when it wrote what, and drops the handle at the end.
+    async fn written_during<A: Future<Output = ()>>(
+        actions: impl FnOnce(Keeper) -> A,
+        mut outcome: impl FnMut() -> Result<(), SaveError>,
+    ) -> Vec<(Duration, Arc<Snapshot>)> {
+        let start = Instant::now();
+        let written = RefCell::new(Vec::new());
+        let (latest, receiver) = watch::channel(None);
+        let save = |snapshot| {
+            written.borrow_mut().push((start.elapsed(), snapshot));
+            std::future::ready(outcome())
+        };
+        tokio::join!(keep_written(receiver, save), actions(Keeper { latest }));
+        written.into_inner()
+    }
+
+    /// Another one each time, as after every batch.
+    fn snapshot() -> Arc<Snapshot> {
+        Arc::new(Snapshot::default())
+    }
+
+    fn full() -> Result<(), SaveError> {
+        Err(SaveError { path: "last-good".into(), source: io::ErrorKind::StorageFull.into() })
+    }
+
+    const MOMENT: Duration = Duration::from_millis(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_written_once_a_second_and_its_last_state_always() {
+        let last = snapshot();
+        let burst = async |keeper: Keeper| {
+            for _ in 0..249 {
+                keeper.keep(snapshot());
+                tokio::time::sleep(MOMENT).await;
+            }
+            keeper.keep(Arc::clone(&last));
+            tokio::time::sleep(100 * INTERVAL).await;
+        };
+        let written = written_during(burst, || Ok(())).await;
+        let times: Vec<u64> = written.iter().map(|(at, _)| at.as_secs()).collect();
+        assert_eq!(times, [0, 1, 2, 3], "and nothing more once nothing changes");
+        assert!(Arc::ptr_eq(&written[3].1, &last));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_kept_last_is_written_at_the_end_without_waiting() {
+        let last = snapshot();
+        let ending = async |keeper: Keeper| {
+            keeper.keep(snapshot());
+            tokio::time::sleep(MOMENT).await;
+            keeper.keep(Arc::clone(&last));
+        };
+        let written = written_during(ending, || Ok(())).await;
+        assert_eq!(written.len(), 2);
+        assert_eq!(written[1].0, MOMENT);
+        assert!(Arc::ptr_eq(&written[1].1, &last));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_configuration_nothing_is_written() {
+        let written = written_during(async |keeper: Keeper| drop(keeper), || Ok(())).await;
+        assert!(written.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_written_is_tried_again_until_the_agent_ends() {
+        let only = snapshot();
+        let waiting = async |keeper: Keeper| {
+            keeper.keep(Arc::clone(&only));
+            tokio::time::sleep(2 * RETRY + INTERVAL).await;
+        };
+        let written = written_during(waiting, full).await;
+        let times: Vec<Duration> = written.iter().map(|(at, _)| *at).collect();
+        assert_eq!(times, [Duration::ZERO, RETRY, 2 * RETRY]);
+    }
+}
