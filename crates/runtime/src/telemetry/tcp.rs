@@ -26,7 +26,13 @@ const SOCKETS_OPEN: &str = "istio_tcp_sockets_open";
 const RESPONSE_FLAGS: &str = "response_flags";
 
 /// Counts one open connection. It is counted as closed by [`close`](Self::close), or without a flag
-/// when dropped, as happens when a drain cuts it off: opened less closed is always what is open.
+/// when dropped, as happens when a drain cuts it off.
+///
+/// While it lives it holds its label set's series, so that they stay however long it is quiet: what it
+/// carries counts, and is a step from a value that was seen. Some time after the set's last connection
+/// they end together, and start again at 0 with the next one. Counters of closes with a flag are not
+/// held and end one by one, so the difference of opened and closed is not what is open: that is
+/// `istio_tcp_sockets_open`.
 #[derive(Debug)]
 #[must_use = "the connection counts as closed when this is dropped"]
 pub struct ConnectionMetrics {

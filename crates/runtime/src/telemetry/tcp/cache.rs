@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,12 +13,13 @@ use super::{ConnectionLabels, Series};
 /// used one is fetched anew.
 const MAX_SETS: usize = 512;
 
-/// A label set that was not used for this long is given up when another is added, so that its series
-/// can expire. A thread that sees no new label set keeps what it has, which `MAX_SETS` bounds.
+/// A label set that was not used for this long is given up, so that its series can expire. It is looked
+/// for when a connection is counted: a thread without connections keeps what it has, which `MAX_SETS`
+/// bounds.
 const KEEP: Duration = Duration::from_secs(60);
 
 thread_local! {
-    static CACHE: RefCell<Cache> = RefCell::default();
+    static CACHE: RefCell<Cache> = RefCell::new(Cache::new(Instant::now()));
 }
 
 /// The handles of these labels.
@@ -25,10 +27,11 @@ pub(super) fn series(labels: &ConnectionLabels<'_>) -> Arc<Series> {
     CACHE.with_borrow_mut(|cache| cache.series(labels, Instant::now()))
 }
 
-#[derive(Default)]
 struct Cache {
-    key: String,
-    sets: HashMap<Box<str>, Entry>,
+    seed: RandomState,
+    /// By fingerprint of their labels, which the series keep.
+    sets: HashMap<u64, Entry>,
+    swept: Instant,
 }
 
 struct Entry {
@@ -37,27 +40,38 @@ struct Entry {
 }
 
 impl Cache {
+    fn new(now: Instant) -> Self {
+        Self { seed: RandomState::new(), sets: HashMap::new(), swept: now }
+    }
+
     fn series(&mut self, labels: &ConnectionLabels<'_>, now: Instant) -> Arc<Series> {
-        self.key.clear();
-        labels.write_key(&mut self.key);
-        if let Some(entry) = self.sets.get_mut(self.key.as_str()) {
+        let fingerprint = labels.fingerprint(&self.seed);
+        self.sweep(now);
+        if let Some(entry) = self.sets.get_mut(&fingerprint) {
             entry.used = now;
             return Arc::clone(&entry.series);
         }
-        self.make_room(now);
+        self.make_room();
         let series = Arc::new(Series::new(labels));
-        self.sets.insert(self.key.as_str().into(), Entry { series: Arc::clone(&series), used: now });
+        self.sets.insert(fingerprint, Entry { series: Arc::clone(&series), used: now });
         series
     }
 
-    fn make_room(&mut self, now: Instant) {
-        self.sets.retain(|_, entry| now.duration_since(entry.used) < KEEP);
+    fn sweep(&mut self, now: Instant) {
+        if now.duration_since(self.swept) >= KEEP {
+            self.swept = now;
+            self.sets.retain(|_, entry| now.duration_since(entry.used) < KEEP);
+        }
+    }
+
+    fn make_room(&mut self) {
         if self.sets.len() < MAX_SETS {
             return;
         }
-        let oldest = self.sets.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone());
-        if let Some(key) = oldest {
-            self.sets.remove(&key);
+        let oldest =
+            self.sets.iter().min_by_key(|(_, entry)| entry.used).map(|(&fingerprint, _)| fingerprint);
+        if let Some(fingerprint) = oldest {
+            self.sets.remove(&fingerprint);
         }
     }
 }
@@ -67,9 +81,14 @@ mod tests {
     use super::super::tests::{labels, workload};
     use super::*;
 
+    fn cache() -> (Cache, Instant) {
+        let now = Instant::now();
+        (Cache::new(now), now)
+    }
+
     #[test]
     fn a_repeated_pair_shares_its_handles() {
-        let (mut cache, now) = (Cache::default(), Instant::now());
+        let (mut cache, now) = cache();
         let (cart, stock) = (workload("cart"), workload("stock"));
         let first = cache.series(&labels(&cart, &stock), now);
         assert!(Arc::ptr_eq(&first, &cache.series(&labels(&cart, &stock), now)));
@@ -78,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_set_makes_room() {
-        let (mut cache, start) = (Cache::default(), Instant::now());
+        let (mut cache, start) = cache();
         let stock = workload("stock");
         let first = workload("first");
         let kept = cache.series(&labels(&first, &stock), start);
@@ -93,7 +112,7 @@ mod tests {
 
     #[test]
     fn sets_out_of_use_are_given_up() {
-        let (mut cache, start) = (Cache::default(), Instant::now());
+        let (mut cache, start) = cache();
         let (cart, stock) = (workload("cart"), workload("stock"));
         let first = Arc::downgrade(&cache.series(&labels(&cart, &stock), start));
         cache.series(&labels(&stock, &cart), start + KEEP);
@@ -101,16 +120,33 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_different_labels_differ() {
+    fn different_labels_have_different_handles() {
+        let (mut cache, now) = cache();
         let (mut one, mut two) = (workload("a"), workload("a"));
         (one.workload_name, one.canonical_name) = ("x".into(), "yz".into());
         (two.workload_name, two.canonical_name) = ("xy".into(), "z".into());
-        let key = |workload| {
-            let mut key = String::new();
-            labels(workload, workload).write_key(&mut key);
-            key
-        };
-        assert_ne!(key(&one), key(&two));
-        assert_eq!(key(&one), key(&one.clone()));
+        let (mut region, mut zone) = (workload("a"), workload("a"));
+        region.locality.region = "r".into();
+        zone.locality.zone = Arc::clone(&region.locality.region);
+        let both = labels(&one, &one);
+        let anonymous = ConnectionLabels { source_identity: None, ..both };
+        for labels in [labels(&one, &two), labels(&two, &one), labels(&one, &region), labels(&one, &zone)] {
+            cache.series(&labels, now);
+        }
+        cache.series(&both, now);
+        cache.series(&anonymous, now);
+        assert_eq!(cache.sets.len(), 6);
+    }
+
+    #[test]
+    fn a_name_that_takes_the_place_of_another_in_memory_is_not_taken_for_it() {
+        let (mut cache, now) = cache();
+        let stock = workload("stock");
+        for name in ["one", "two", "six"] {
+            let mut cart = workload("cart");
+            cart.workload_name = name.into();
+            let series = cache.series(&labels(&cart, &stock), now);
+            assert_eq!(series.labels[1].value(), name);
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! The labels of a connection, from what the mesh knows of its ends.
 
-use std::fmt::{Display, Write};
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::mem;
+use std::sync::Arc;
 
 use ambit_mesh::identity::SpiffeId;
 use ambit_mesh::service::Service;
 use ambit_mesh::workload::Workload;
-use metrics::Label;
+use metrics::{Label, SharedString};
 
 /// What Istio writes for a label whose value is not known.
 const UNKNOWN: &str = "unknown";
@@ -71,75 +73,105 @@ impl ConnectionLabels<'_> {
     /// All labels but `response_flags`, which is known only at the end.
     pub(super) fn to_labels(self) -> Vec<Label> {
         let mut labels = Vec::with_capacity(28);
-        self.visit(|name, value| labels.push(Label::new(name, value.to_string())));
+        self.visit(|name, value| labels.extend(value.to_shared().map(|value| Label::new(name, value))));
         labels
     }
 
-    /// Writes a text that two label sets share only if they are equal.
-    pub(super) fn write_key(&self, key: &mut String) {
-        self.visit(|name, value| {
-            let start = key.len();
-            // Writing to a String does not fail. Names tell apart which localities are known, lengths
-            // where a value ends.
-            let _value = write!(key, "{value}");
-            let _length = write!(key, "={name}{};", key.len() - start);
-        });
+    /// A number that stands for the labels in a map whose entries keep what [`Self::to_labels`] made of
+    /// them. It has 64 bits and a secret seed, so that two sets share it neither by chance nor by design.
+    pub(super) fn fingerprint(&self, seed: &impl BuildHasher) -> u64 {
+        let mut hasher = seed.build_hasher();
+        self.visit(|_, value| value.hash(&mut hasher));
+        hasher.finish()
     }
 
-    fn visit(&self, mut label: impl FnMut(&'static str, &dyn Display)) {
-        label("reporter", &self.reporter.as_str());
+    /// Calls `label` for each label that there can be, always in the same order.
+    fn visit(&self, mut label: impl FnMut(&'static str, Value<'_>)) {
+        label("reporter", Value::Fixed(self.reporter.as_str()));
         let source = self.source;
-        label("source_workload", &known(source.map(|workload| &*workload.workload_name)));
-        label("source_canonical_service", &known(source.map(|workload| &*workload.canonical_name)));
-        label("source_canonical_revision", &known(source.map(|workload| &*workload.canonical_revision)));
-        label("source_workload_namespace", &known(source.map(|workload| &*workload.namespace)));
-        label("source_principal", principal(&self.source_identity));
-        label("source_app", &known(source.map(|workload| &*workload.canonical_name)));
-        label("source_version", &known(source.map(|workload| &*workload.canonical_revision)));
-        label("source_cluster", &known(source.map(|workload| &*workload.cluster_id)));
+        label("source_workload", known(source.map(|workload| &workload.workload_name)));
+        label("source_canonical_service", known(source.map(|workload| &workload.canonical_name)));
+        label("source_canonical_revision", known(source.map(|workload| &workload.canonical_revision)));
+        label("source_workload_namespace", known(source.map(|workload| &workload.namespace)));
+        label("source_principal", principal(self.source_identity));
+        label("source_app", known(source.map(|workload| &workload.canonical_name)));
+        label("source_version", known(source.map(|workload| &workload.canonical_revision)));
+        label("source_cluster", known(source.map(|workload| &workload.cluster_id)));
 
         let service = self.destination_service;
-        label("destination_service", &known(service.map(|service| &*service.name.hostname)));
-        label("destination_service_namespace", &known(service.map(|service| &*service.name.namespace)));
-        label("destination_service_name", &known(service.map(|service| &*service.short_name)));
+        label("destination_service", known(service.map(|service| &service.name.hostname)));
+        label("destination_service_namespace", known(service.map(|service| &service.name.namespace)));
+        label("destination_service_name", known(service.map(|service| &service.short_name)));
 
         let destination = self.destination;
-        label("destination_workload", &known(destination.map(|workload| &*workload.workload_name)));
-        label("destination_canonical_service", &known(destination.map(|workload| &*workload.canonical_name)));
+        label("destination_workload", known(destination.map(|workload| &workload.workload_name)));
+        label("destination_canonical_service", known(destination.map(|workload| &workload.canonical_name)));
         label(
             "destination_canonical_revision",
-            &known(destination.map(|workload| &*workload.canonical_revision)),
+            known(destination.map(|workload| &workload.canonical_revision)),
         );
-        label("destination_workload_namespace", &known(destination.map(|workload| &*workload.namespace)));
-        label("destination_principal", principal(&self.destination_identity));
-        label("destination_app", &known(destination.map(|workload| &*workload.canonical_name)));
-        label("destination_version", &known(destination.map(|workload| &*workload.canonical_revision)));
-        label("destination_cluster", &known(destination.map(|workload| &*workload.cluster_id)));
+        label("destination_workload_namespace", known(destination.map(|workload| &workload.namespace)));
+        label("destination_principal", principal(self.destination_identity));
+        label("destination_app", known(destination.map(|workload| &workload.canonical_name)));
+        label("destination_version", known(destination.map(|workload| &workload.canonical_revision)));
+        label("destination_cluster", known(destination.map(|workload| &workload.cluster_id)));
 
-        label("request_protocol", &"tcp");
-        label("connection_security_policy", &self.security_policy.as_str());
+        label("request_protocol", Value::Fixed("tcp"));
+        label("connection_security_policy", Value::Fixed(self.security_policy.as_str()));
 
-        for (names, workload) in [
-            (["source_region", "source_zone"], source),
-            (["destination_region", "destination_zone"], destination),
-        ] {
-            let Some(locality) = workload.map(|workload| &workload.locality) else { continue };
-            for (name, value) in names.into_iter().zip([&locality.region, &locality.zone]) {
-                if !value.is_empty() {
-                    label(name, value);
-                }
-            }
+        let source = source.map(|workload| &workload.locality);
+        label("source_region", if_known(source.map(|locality| &locality.region)));
+        label("source_zone", if_known(source.map(|locality| &locality.zone)));
+        let destination = destination.map(|workload| &workload.locality);
+        label("destination_region", if_known(destination.map(|locality| &locality.region)));
+        label("destination_zone", if_known(destination.map(|locality| &locality.zone)));
+    }
+}
+
+/// The value of a label, before it is copied.
+enum Value<'a> {
+    Fixed(&'static str),
+    Text(&'a Arc<str>),
+    Identity(&'a SpiffeId),
+    /// There is no such label.
+    Absent,
+}
+
+impl Value<'_> {
+    /// The text, shared with the workload or service where possible: there are many series.
+    fn to_shared(&self) -> Option<SharedString> {
+        match self {
+            Self::Fixed(text) => Some(SharedString::const_str(text)),
+            Self::Text(text) => Some(SharedString::from_shared(Arc::clone(text))),
+            Self::Identity(identity) => Some(SharedString::from_shared(identity.to_string().into())),
+            Self::Absent => None,
         }
     }
 }
 
-fn known(value: Option<&str>) -> &str {
-    value.filter(|value| !value.is_empty()).unwrap_or(UNKNOWN)
+impl Hash for Value<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        mem::discriminant(self).hash(state);
+        match self {
+            Self::Fixed(text) => text.hash(state),
+            // Workloads and services come from one snapshot after another, which share their texts. Where
+            // a text stands tells it apart from all others for as long as a label made of it lives.
+            Self::Text(text) => Arc::as_ptr(text).hash(state),
+            // Identities of peers are read from a certificate each time.
+            Self::Identity(identity) => identity.hash(state),
+            Self::Absent => {}
+        }
+    }
 }
 
-fn principal<'a>(identity: &'a Option<&SpiffeId>) -> &'a dyn Display {
-    match identity {
-        Some(identity) => identity,
-        None => &UNKNOWN,
-    }
+fn known(text: Option<&Arc<str>>) -> Value<'_> {
+    text.filter(|text| !text.is_empty()).map_or(Value::Fixed(UNKNOWN), Value::Text)
+}
+
+fn if_known(text: Option<&Arc<str>>) -> Value<'_> {
+    text.filter(|text| !text.is_empty()).map_or(Value::Absent, Value::Text)
+}
+
+fn principal(identity: Option<&SpiffeId>) -> Value<'_> {
+    identity.map_or(Value::Fixed(UNKNOWN), Value::Identity)
 }

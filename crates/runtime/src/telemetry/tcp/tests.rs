@@ -1,4 +1,6 @@
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
 
 use ambit_mesh::address::Network;
 use ambit_mesh::identity::{SpiffeId, TrustDomain};
@@ -6,7 +8,7 @@ use ambit_mesh::workload::{
     Locality, NetworkMode, TunnelProtocol, Workload, WorkloadStatus, WorkloadType, WorkloadUid,
 };
 
-use super::super::metrics::Metrics;
+use super::super::metrics::{Metrics, Settings};
 use super::*;
 
 /// A workload of namespace `shop`.
@@ -52,9 +54,15 @@ pub(super) fn labels<'a>(source: &'a Workload, destination: &'a Workload) -> Con
 }
 
 fn recorded(record: impl FnOnce()) -> String {
-    let metrics = Metrics::detached();
+    let metrics = Metrics::detached(Settings::default());
     metrics.record_here(record);
     metrics.render()
+}
+
+/// The value of the first series with this name and label.
+fn value_of<'a>(text: &'a str, name: &str, label: &str) -> Option<&'a str> {
+    let line = text.lines().find(|line| line.starts_with(name) && line.contains(label))?;
+    line.rsplit_once(' ').map(|(_, value)| value)
 }
 
 #[test]
@@ -97,18 +105,56 @@ fn the_flag_is_on_what_closed_or_failed_with_it() {
         ConnectionMetrics::failed(&labels(&cart, &stock), ResponseFlag::ConnectFailure);
         drop(ConnectionMetrics::open(&labels(&cart, &stock)));
     });
-    let value = |name: &str, flag: &str| {
-        let flag = format!("response_flags=\"{flag}\"");
-        text.lines()
-            .find(|line| line.starts_with(name) && line.contains(&flag))
-            .and_then(|line| line.rsplit_once(' '))
-            .map(|(_, value)| value)
-    };
+    let value = |name, flag| value_of(&text, name, &format!("response_flags=\"{flag}\""));
     assert_eq!(value(OPENED, "-"), Some("2"));
     assert_eq!(value(CLOSED, "DENY"), Some("1"));
     assert_eq!(value(CLOSED, "-"), Some("1"));
     assert_eq!(value(FAILED, "CONNECT"), Some("1"));
     assert_eq!(value(FAILED, "-"), None);
+}
+
+#[test]
+fn an_idle_connection_keeps_its_series_and_counts_its_later_bytes() {
+    let metrics = Metrics::detached(Settings { idle_expiry: Duration::ZERO, ..Settings::default() });
+    let (cart, stock) = (workload("cart"), workload("stock"));
+    // The handles that a thread keeps go with it.
+    let open = || metrics.record_here(|| ConnectionMetrics::open(&labels(&cart, &stock)));
+    let quiet = thread::scope(|scope| scope.spawn(open).join().unwrap());
+    quiet.record_request_bytes(7);
+    for _ in 0..10 {
+        metrics.render();
+    }
+    quiet.record_request_bytes(5);
+    quiet.record_response_bytes(3);
+    quiet.close(ResponseFlag::None);
+    let text = metrics.render();
+    let value = |name| value_of(&text, name, "source_workload=\"cart\"");
+    assert_eq!(value(OPENED), Some("1"));
+    assert_eq!(value(CLOSED), Some("1"));
+    assert_eq!(value(RECEIVED_BYTES), Some("12"));
+    assert_eq!(value(SENT_BYTES), Some("3"));
+}
+
+#[test]
+fn series_that_ended_start_again_together_with_the_next_connection() {
+    let metrics = Metrics::detached(Settings { idle_expiry: Duration::ZERO, ..Settings::default() });
+    let (cart, stock) = (workload("cart"), workload("stock"));
+    let connection = |bytes| {
+        let connection = ConnectionMetrics::open(&labels(&cart, &stock));
+        connection.record_request_bytes(bytes);
+        connection
+    };
+    thread::scope(|scope| scope.spawn(|| metrics.record_here(|| drop(connection(7)))).join().unwrap());
+    let shown = |text: &str| [OPENED, CLOSED, RECEIVED_BYTES].map(|name| text.contains(&format!("{name}{{")));
+    assert_eq!(shown(&metrics.render()), [true; 3]);
+    let is_gone = |text: String| !text.contains("source_workload=");
+    assert!((0..1_000_000).any(|_| is_gone(metrics.render())));
+
+    let open = metrics.record_here(|| connection(5));
+    let text = metrics.render();
+    let value = |name| value_of(&text, name, "source_workload=\"cart\"");
+    assert_eq!([OPENED, CLOSED, RECEIVED_BYTES].map(value), [Some("1"), Some("0"), Some("5")]);
+    drop(open);
 }
 
 #[test]
