@@ -113,7 +113,7 @@ impl Streams {
 
     /// Whether `id` is one that a client may open next (RFC 9113 §5.1.1).
     pub(super) fn is_new(&self, id: u32) -> bool {
-        id > self.highest && id % 2 == 1
+        id > self.highest && is_of_client(id)
     }
 
     /// RFC 9113 §5.1.1: using an identifier closes all lower ones that were idle.
@@ -136,7 +136,7 @@ impl Streams {
     }
 
     pub(super) fn find(&mut self, id: u32) -> Known<'_> {
-        if id > self.highest || id % 2 == 0 {
+        if id > self.highest || !is_of_client(id) {
             return Known::Idle;
         }
         match self.table.get_mut(&id) {
@@ -183,6 +183,11 @@ impl Streams {
         }
         self.reset.push_back(id);
     }
+}
+
+/// RFC 9113 §5.1.1: clients open streams with odd identifiers; servers open none here.
+fn is_of_client(id: u32) -> bool {
+    id % 2 == 1
 }
 
 /// Spreads identifiers by one multiplication. A peer can choose identifiers that collide, but no

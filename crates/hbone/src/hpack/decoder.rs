@@ -138,7 +138,7 @@ impl Decoder {
         &'s self,
         input: &mut &'b [u8],
         prefix: u32,
-    ) -> Result<(Cow<'s, [u8]>, Cow<'b, [u8]>), HpackError> {
+    ) -> Result<Literal<'s, 'b>, HpackError> {
         let name = match integer::decode(input, prefix)? {
             0 => string(input)?,
             index => Cow::Borrowed(self.known(index)?.0),
@@ -150,6 +150,9 @@ impl Decoder {
         self.table.field(index).ok_or(HpackError::UnknownIndex { index })
     }
 }
+
+/// Name and value of a literal; the name may stand in a table.
+type Literal<'s, 'b> = (Cow<'s, [u8]>, Cow<'b, [u8]>);
 
 /// A string literal (RFC 7541 §5.2).
 fn string<'b>(input: &mut &'b [u8]) -> Result<Cow<'b, [u8]>, HpackError> {

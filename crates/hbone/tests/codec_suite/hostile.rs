@@ -284,10 +284,10 @@ fn replies_to_a_peer_that_does_not_read_are_bounded() {
             Err(error) => Some(error),
             Ok(events) => {
                 for event in events {
-                    match event {
-                        Event::Request { stream, .. } => codec.refuse(stream, 503, &[("a", "reason")]),
-                        Event::Data { payload, .. } => codec.release(tunnel, payload.len()),
-                        other => panic!("{what}: {other:?}"),
+                    if let Event::Request { stream, .. } = event {
+                        codec.refuse(stream, 503, &[("a", "reason")]);
+                    } else if let Event::Data { payload, .. } = event {
+                        codec.release(tunnel, payload.len());
                     }
                 }
                 assert!(
