@@ -31,6 +31,7 @@ pub enum Command {
 
 /// Settings of `ztunnel run`.
 #[derive(Debug, Clone, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct RunConfig {
     /// Name of the node this agent runs on, as in `Node.metadata.name`.
     #[arg(long, env = "AMBIT_NODE", value_name = "NAME")]
@@ -38,9 +39,6 @@ pub struct RunConfig {
     /// Identifier of the cluster, as in `Workload.cluster_id`.
     #[arg(long, env = "AMBIT_CLUSTER_ID", default_value = "Kubernetes", value_name = "NAME")]
     pub cluster_id: String,
-    /// Network this node belongs to; empty in a mesh of one network.
-    #[arg(long, env = "AMBIT_NETWORK", default_value = "", value_name = "NAME")]
-    pub network: String,
     /// Trust domain of the mesh: certificates of another are refused.
     #[arg(long, env = "AMBIT_TRUST_DOMAIN", default_value = "cluster.local", value_name = "NAME")]
     #[serde(serialize_with = "as_text")]
@@ -50,20 +48,25 @@ pub struct RunConfig {
     pub state_dir: PathBuf,
     /// Control plane.
     #[command(flatten)]
+    #[serde(flatten)]
     pub control: ControlConfig,
     /// Capture.
     #[command(flatten)]
+    #[serde(flatten)]
     pub capture: CaptureSettings,
     /// Data path.
     #[command(flatten)]
+    #[serde(flatten)]
     pub data_path: DataPathConfig,
     /// Admin, metrics, readiness, logs.
     #[command(flatten)]
+    #[serde(flatten)]
     pub common: CommonFlags,
 }
 
 /// Where configuration and certificates come from.
 #[derive(Debug, Clone, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct ControlConfig {
     /// Address of control: xDS and certificates.
     #[arg(
@@ -98,6 +101,7 @@ pub struct ControlConfig {
 
 /// How pods are captured.
 #[derive(Debug, Clone, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct CaptureSettings {
     /// What installs the redirection.
     #[arg(long, env = "AMBIT_CAPTURE", default_value = "auto", value_enum)]
@@ -122,6 +126,7 @@ pub enum CaptureBackend {
 
 /// How traffic is carried.
 #[derive(Debug, Clone, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct DataPathConfig {
     /// Worker threads; 0: one per processor.
     #[arg(long, env = "AMBIT_WORKERS", default_value_t = 0, value_name = "N")]

@@ -1,5 +1,6 @@
 //! Opening connections out of a pod: tunnels to peers, and plain connections past the mesh.
 
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -181,7 +182,7 @@ async fn finish_connecting(
 /// ends those whose certificate is too old.
 pub async fn upkeep(pod: Rc<Pod>) {
     let config = Arc::clone(&pod.worker.shared.config);
-    let mut idle = std::collections::HashMap::new();
+    let mut idle = HashSet::new();
     let mut identities = pod.identities();
     let mut generations = Generations::default();
     let mut sweep = tokio::time::interval(config.tunnel_idle_timeout.max(SWEEP_MIN) / 2);
@@ -208,7 +209,7 @@ pub async fn upkeep(pod: Rc<Pod>) {
 /// When the certificates of a pod expire, newest last.
 #[derive(Default)]
 struct Generations {
-    known: std::collections::BTreeMap<u64, SystemTime>,
+    known: BTreeMap<u64, SystemTime>,
 }
 
 impl Generations {
@@ -238,3 +239,21 @@ impl Generations {
 
 /// The shortest idle time that is worth a sweep.
 const SWEEP_MIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_too_old_once_its_certificate_expired_longer_ago_than_the_grace() {
+        let start = SystemTime::UNIX_EPOCH;
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let grace = Duration::from_secs(30);
+        let mut generations = Generations { known: BTreeMap::from([(1, at(60)), (2, at(120))]) };
+        assert_eq!(generations.current(), 2);
+        assert!(generations.too_old(at(90), grace).is_empty(), "the grace is not over yet");
+        assert_eq!(generations.too_old(at(91), grace), [1]);
+        assert!(generations.too_old(at(91), grace).is_empty(), "each is named once");
+        assert_eq!(generations.too_old(at(1000), grace), [2]);
+    }
+}

@@ -20,9 +20,8 @@ pub fn config_dump(
     pods: &[PodStatus],
     config: &Value,
 ) -> Value {
-    let workloads: Vec<Value> = snapshot
-        .map(|snapshot| snapshot.workloads().map(workload).collect())
-        .unwrap_or_default();
+    let workloads: Vec<Value> =
+        snapshot.map(|snapshot| snapshot.workloads().map(workload).collect()).unwrap_or_default();
     let services: Vec<Value> = snapshot
         .map(|snapshot| snapshot.services().map(|item| service(snapshot, item)).collect())
         .unwrap_or_default();

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use ambit_hbone::codec::{Codec, RequestHead, Settings};
+use ambit_hbone::codec::{Codec, Reason, RequestHead, Settings};
 use ambit_hbone::headers;
 use ambit_hbone::relay::relay;
 use ambit_hbone::socket::Socket;
@@ -24,7 +25,7 @@ use ambit_mesh::decide::{
 use ambit_mesh::policy::{Peer, Permit, authorize};
 use ambit_mesh::snapshot::Snapshot;
 use tokio::task::spawn_local;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::accept::Accepted;
@@ -36,7 +37,7 @@ use crate::worker::Pod;
 /// Serves one connection to the HBONE port until its tunnel is over.
 pub async fn serve(pod: Rc<Pod>, accepted: Accepted) {
     let Accepted { socket, peer, local } = accepted;
-    let (tunnel, verified) = match secure(&pod, socket).await {
+    let (tunnel, verified, expiry) = match secure(&pod, socket).await {
         Ok(secured) => secured,
         Err(refused) => {
             Record::inbound(peer, local).fail(refused.flag(), &refused);
@@ -46,9 +47,28 @@ pub async fn serve(pod: Rc<Pod>, accepted: Accepted) {
     debug!(%peer, %local, peer.identity = %verified.id(), "tunnel accepted");
     let _listed = pod.accepted.list(&tunnel);
     let connection = Rc::new(Connection { peer: verified, peer_address: peer, local });
-    while let Some((head, stream)) = tunnel.next_request().await {
+    let last_moment =
+        sleep(until_last_moment(expiry, SystemTime::now(), pod.worker.shared.config.tunnel_grace));
+    tokio::pin!(last_moment);
+    loop {
+        let request = tokio::select! {
+            // A request that was not taken waits for the next look.
+            request = tunnel.next_request() => request,
+            () = &mut last_moment, if !tunnel.is_leaving() => {
+                debug!(%peer, "the tunnel's certificates expired longer ago than the grace: closed");
+                tunnel.close(Reason::NoError);
+                continue;
+            }
+        };
+        let Some((head, stream)) = request else { return };
         spawn_local(serve_stream(Rc::clone(&pod), Rc::clone(&connection), head, stream));
     }
+}
+
+/// How long a tunnel may live that was opened with certificates of which the first expires at
+/// `expiry`.
+fn until_last_moment(expiry: SystemTime, now: SystemTime, grace: Duration) -> Duration {
+    expiry.duration_since(now).unwrap_or_default().saturating_add(grace)
 }
 
 /// The tunnels that others opened to a pod, on one worker.
@@ -113,7 +133,7 @@ impl Refused {
     }
 }
 
-async fn secure(pod: &Rc<Pod>, socket: Socket) -> Result<(Tunnel, VerifiedPeer), Refused> {
+async fn secure(pod: &Rc<Pod>, socket: Socket) -> Result<(Tunnel, VerifiedPeer, SystemTime), Refused> {
     let identity = pod.identity().await.ok_or(Refused::NoIdentity)?;
     let limit = pod.worker.shared.config.connect_timeout;
     let session = TlsSession::server(Arc::clone(&identity.server)).map_err(HandshakeError::Tls)?;
@@ -127,7 +147,8 @@ async fn secure(pod: &Rc<Pod>, socket: Socket) -> Result<(Tunnel, VerifiedPeer),
         let end = driver.await;
         debug!(reason = %end, "accepted tunnel closed");
     });
-    Ok((tunnel, verified))
+    let expiry = identity.not_after.min(verified.not_after());
+    Ok((tunnel, verified, expiry))
 }
 
 /// Why a CONNECT was not served.

@@ -1,5 +1,6 @@
 //! Command line of the node agent; see `--help`.
 
+use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,13 +21,27 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ztunnel: {error}");
+            eprintln!("ztunnel: {}", with_causes(&*error));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(config: RunConfig) -> Result<(), Box<dyn std::error::Error>> {
+/// An error and what led to it, on one line.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn run(config: RunConfig) -> Result<(), Box<dyn Error>> {
     let logging = logging::install(config.common.log_format, config.common.log_level.clone())?;
     let metrics = metrics::install("ztunnel", metrics::Settings::default())?;
     let runtime = Builder::new_current_thread().enable_all().build()?;

@@ -5,7 +5,7 @@
 //! dialled wait for that dial instead of starting their own. The choice itself is [`policy`].
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::hash::Hash;
 use std::rc::Rc;
@@ -27,6 +27,8 @@ pub struct Pool<K, E> {
 
 struct Entry<E> {
     tunnels: Vec<Pooled>,
+    /// Tunnels that finish their streams and take no new ones.
+    leaving: Vec<Pooled>,
     dials: usize,
     waiters: Vec<oneshot::Sender<Result<(), Rc<E>>>>,
 }
@@ -104,58 +106,64 @@ impl<K: Clone + Eq + Hash, E> Pool<K, E> {
 
     /// Lets every tunnel for which `leave` holds finish its streams and close.
     pub fn retire(&self, leave: impl Fn(&K, u64) -> bool) {
-        self.entries.borrow_mut().retain(|key, entry| {
-            entry.tunnels.retain(|pooled| {
+        self.each(|key, entry| {
+            entry.let_go(|pooled| {
                 let leaves = leave(key, pooled.generation);
                 if leaves {
                     pooled.tunnel.shutdown();
                 }
-                !leaves
+                leaves
             });
-            !entry.is_unused()
         });
     }
 
-    /// Closes every tunnel for which `leave` holds now, with its streams.
+    /// Closes every tunnel for which `leave` holds now, with its streams, also those that are
+    /// finishing.
     pub fn close(&self, leave: impl Fn(&K, u64) -> bool) {
-        self.entries.borrow_mut().retain(|key, entry| {
-            entry.tunnels.retain(|pooled| {
-                let leaves = leave(key, pooled.generation);
-                if leaves {
-                    pooled.tunnel.close(Reason::NoError);
-                }
-                !leaves
-            });
-            !entry.is_unused()
+        self.each(|key, entry| {
+            let old =
+                entry.tunnels.iter().chain(&entry.leaving).filter(|pooled| leave(key, pooled.generation));
+            old.for_each(|pooled| pooled.tunnel.close(Reason::NoError));
+            entry.let_go(|_| false);
         });
     }
 
-    /// Forgets tunnels that are over or leaving, and lets go of those idle at two sweeps in a row.
-    pub fn sweep(&self, was_idle: &mut HashMap<K, usize>) {
-        let mut idle = HashMap::new();
-        self.entries.borrow_mut().retain(|key, entry| {
-            entry.tunnels.retain(|pooled| !pooled.tunnel.is_leaving());
-            if entry.tunnels.iter().all(|pooled| pooled.tunnel.open_streams() == 0) {
-                if was_idle.contains_key(key) {
-                    entry.tunnels.drain(..).for_each(|pooled| pooled.tunnel.shutdown());
-                } else {
-                    idle.insert(key.clone(), entry.tunnels.len());
-                }
+    /// Forgets tunnels that are over, and lets go of those idle at two sweeps in a row.
+    pub fn sweep(&self, was_idle: &mut HashSet<K>) {
+        let mut idle = HashSet::new();
+        self.each(|key, entry| {
+            entry.let_go(|_| false);
+            if entry.tunnels.iter().any(|pooled| pooled.tunnel.open_streams() > 0) {
+                return;
             }
-            !entry.is_unused()
+            if was_idle.contains(key) {
+                entry.let_go(|pooled| {
+                    pooled.tunnel.shutdown();
+                    true
+                });
+            } else {
+                idle.insert(key.clone());
+            }
         });
         *was_idle = idle;
     }
 
     /// Tunnels held.
     pub fn tunnels(&self) -> usize {
-        self.entries.borrow().values().map(|entry| entry.tunnels.len()).sum()
+        self.entries.borrow().values().map(|entry| entry.tunnels.len() + entry.leaving.len()).sum()
+    }
+
+    fn each(&self, mut change: impl FnMut(&K, &mut Entry<E>)) {
+        self.entries.borrow_mut().retain(|key, entry| {
+            change(key, entry);
+            !entry.is_unused()
+        });
     }
 
     fn choose(&self, key: &K, generation: u64) -> Choice<Tunnel> {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.entry(key.clone()).or_default();
-        entry.tunnels.retain(|pooled| !pooled.tunnel.is_leaving());
+        entry.let_go(|_| false);
         let views = entry.tunnels.iter().map(|pooled| TunnelView {
             tunnel: &pooled.tunnel,
             available: pooled.tunnel.streams_available(),
@@ -202,13 +210,21 @@ impl<K: Clone + Eq + Hash, E> Pool<K, E> {
 
 impl<E> Default for Entry<E> {
     fn default() -> Self {
-        Self { tunnels: Vec::new(), dials: 0, waiters: Vec::new() }
+        Self { tunnels: Vec::new(), leaving: Vec::new(), dials: 0, waiters: Vec::new() }
     }
 }
 
 impl<E> Entry<E> {
     fn is_unused(&self) -> bool {
-        self.tunnels.is_empty() && self.dials == 0 && self.waiters.is_empty()
+        self.tunnels.is_empty() && self.leaving.is_empty() && self.dials == 0 && self.waiters.is_empty()
+    }
+
+    /// Takes tunnels for which `leave` holds, and those that leave by themselves, out of use; forgets
+    /// those that are over.
+    fn let_go(&mut self, mut leave: impl FnMut(&Pooled) -> bool) {
+        let gone = self.tunnels.extract_if(.., |pooled| pooled.tunnel.is_leaving() || leave(pooled));
+        self.leaving.extend(gone);
+        self.leaving.retain(|pooled| !pooled.tunnel.is_over());
     }
 }
 

@@ -156,6 +156,11 @@ impl Tunnel {
         core.end.is_some() || core.closing != Closing::No
     }
 
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.core.borrow().end.is_some()
+    }
+
     /// Lets open streams finish, takes no new ones, then closes.
     pub fn shutdown(&self) {
         let mut core = self.core.borrow_mut();

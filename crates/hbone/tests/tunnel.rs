@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -9,6 +11,8 @@ use std::time::Duration;
 
 use ambit_hbone::buffer::BufferPool;
 use ambit_hbone::codec::{ConnectRequest, Reason, Settings};
+use ambit_hbone::pool::Pool;
+use ambit_hbone::pool::policy::Limits;
 use ambit_hbone::relay::{IdleLimits, RelayCause, RelayEnd, Stop, relay};
 use ambit_hbone::tls::TlsSession;
 use ambit_hbone::tunnel::{HandshakeError, Tunnel, TunnelStream, handshake};
@@ -265,5 +269,57 @@ fn a_client_of_another_root_is_refused_by_the_handshake() {
             tokio::join!(handshake(connected, client, &buffers), handshake(accepted, server, &buffers));
         assert!(matches!(client.err(), Some(HandshakeError::Tls(_))));
         assert!(server.is_err());
+    });
+}
+
+#[test]
+fn a_retired_tunnel_keeps_its_streams_until_it_is_closed() {
+    run(async {
+        let (client, server) = tunnel_pair(DEFAULT).await;
+        let pool = Pool::<&str, std::io::Error>::new(Limits::default());
+        let dial = || {
+            let client = client.clone();
+            async move { Ok(client) }
+        };
+        let mut near = pool.open(&"key", 1, &REQUEST, dial).await.unwrap();
+        let (_, mut far) = server.next_request().await.unwrap();
+        far.accept(&[]);
+        near.response().await.unwrap();
+        let mut joined = join(near, far, PATIENT).await;
+
+        pool.retire(|_, generation| generation < 2);
+        joined.client.write_all(b"still here").await.unwrap();
+        let mut heard = [0; 10];
+        joined.server.read_exact(&mut heard).await.unwrap();
+        assert_eq!(pool.tunnels(), 1, "a tunnel with a stream was forgotten");
+
+        pool.close(|_, generation| generation < 2);
+        assert!(matches!(joined.near.await.unwrap().cause, RelayCause::TunnelLost(_)));
+        pool.sweep(&mut HashSet::new());
+        assert_eq!(pool.tunnels(), 0);
+    });
+}
+
+#[test]
+fn flows_that_ask_during_a_dial_share_its_tunnel_or_its_failure() {
+    run(async {
+        let (client, _server) = tunnel_pair(DEFAULT).await;
+        let dials = Cell::new(0);
+        for fails in [true, false] {
+            dials.set(0);
+            let pool = Pool::<&str, &str>::new(Limits::default());
+            let dial = || {
+                dials.set(dials.get() + 1);
+                let client = client.clone();
+                async move {
+                    tokio::task::yield_now().await;
+                    if fails { Err("nobody there") } else { Ok(client) }
+                }
+            };
+            let (a, b) =
+                tokio::join!(pool.open(&"key", 1, &REQUEST, &dial), pool.open(&"key", 1, &REQUEST, &dial),);
+            assert_eq!((a.is_err(), b.is_err()), (fails, fails));
+            assert_eq!(dials.get(), 1, "fails: {fails}");
+        }
     });
 }

@@ -245,7 +245,8 @@ pub(crate) fn root_store(roots: &[CertificateDer<'static>]) -> Result<RootCertSt
     Ok(store)
 }
 
-fn validity(leaf: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
+/// The start and the end of a certificate's validity.
+pub(crate) fn validity(leaf: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     (system_time(leaf.validity().not_before), system_time(leaf.validity().not_after))
 }
 

@@ -3,22 +3,31 @@
 //! The handshake proved that the certificate is one of the mesh; this module says whose, and
 //! whether it is one of those that were wanted.
 
+use std::time::SystemTime;
+
 use ambit_mesh::identity::{IdentitySet, SpiffeId};
 use ambit_mesh::policy::Peer;
 use rustls::pki_types::CertificateDer;
 
+use crate::certificate;
 use crate::spiffe::{self, NotASpiffeLeaf};
 
 /// A peer whose certificate was verified by a handshake and read here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VerifiedPeer {
     id: SpiffeId,
+    not_after: SystemTime,
 }
 
 impl VerifiedPeer {
     /// Who it is.
     pub fn id(&self) -> &SpiffeId {
         &self.id
+    }
+
+    /// When the certificate that it proved this with expires.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
     }
 }
 
@@ -37,7 +46,9 @@ impl From<VerifiedPeer> for Peer {
 /// configuration.
 pub fn accepted_peer(presented: &[CertificateDer<'_>]) -> Result<VerifiedPeer, PeerRefused> {
     let leaf = presented.first().ok_or(PeerRefused::NoCertificate)?;
-    Ok(VerifiedPeer { id: spiffe::from_certificate(leaf)? })
+    let leaf = spiffe::parse(leaf)?;
+    let (_, not_after) = certificate::validity(&leaf);
+    Ok(VerifiedPeer { id: spiffe::from_parsed(&leaf)?, not_after })
 }
 
 /// The peer of an opened connection, which must be one of `expected`. `presented` is what
