@@ -106,7 +106,7 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     let last_good = last_good(&config);
     let (keeper, keeping) = keeper(last_good.clone());
     let keeping = tokio::spawn(keeping);
-    let mut configuration = Configuration::new(writer, synced, keeper);
+    let mut configuration = Configuration::new(config.node.clone(), writer, synced, keeper);
     configuration.take_up(&last_good, SystemTime::now());
     tasks.spawn(configuration.follow(client));
     let manager = PodManager::new(settings, certificates, Arc::clone(&workers));

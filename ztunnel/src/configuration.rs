@@ -3,22 +3,40 @@
 //!
 //! The two are never merged. What was read from disk is published as it is and replaced whole, so
 //! that nothing of it stays that control does not send.
+//!
+//! A pod's policies and the pod that names them are resources of two types, which arrive one after
+//! the other. A configuration in which a pod of this node names a policy that is not there waits for
+//! it: in force, it would deny everything to that pod, and cut off who is connected.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use ambit_mesh::snapshot::State;
+use ambit_mesh::policy::PolicyName;
+use ambit_mesh::snapshot::{Snapshot, State};
 use ambit_runtime::readiness::Ready;
 use ambit_xds::client::{Batch, Client};
-use tokio::sync::mpsc;
-use tracing::info;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
 
 use crate::last_good::{Keeper, LastGood};
 use crate::state::SnapshotWriter;
 
+/// For a policy that a pod names and that was not received. One edit's resources arrive within
+/// milliseconds of each other; a policy that this proxy has rejected does not come at all, and what
+/// is received meanwhile is held back with it.
+const COMPLETION: Duration = Duration::from_millis(500);
+
 /// The writer of the snapshots: it decides which configuration is in force.
 pub struct Configuration {
+    node: String,
     received: State,
+    /// Policies that pods of this node name in the configuration in force and that are not in it:
+    /// they were waited for in vain.
+    missing: BTreeSet<PolicyName>,
+    /// Until when what was received waits to become complete.
+    held_until: Option<Instant>,
     in_force: Source,
     writer: SnapshotWriter,
     ready: Ready,
@@ -37,9 +55,19 @@ enum Source {
 }
 
 impl Configuration {
-    /// None so far. `ready` is told of the first one, and `keeper` is given each that control sends.
-    pub fn new(writer: SnapshotWriter, ready: Ready, keeper: Keeper) -> Self {
-        Self { received: State::default(), in_force: Source::Nowhere, writer, ready, keeper }
+    /// None so far, for the pods of `node`. `ready` is told of the first one, and `keeper` is given
+    /// each that control sends.
+    pub fn new(node: String, writer: SnapshotWriter, ready: Ready, keeper: Keeper) -> Self {
+        Self {
+            node,
+            received: State::default(),
+            missing: BTreeSet::new(),
+            held_until: None,
+            in_force: Source::Nowhere,
+            writer,
+            ready,
+            keeper,
+        }
     }
 
     /// Puts in force what an earlier run left, if that is any good.
@@ -52,20 +80,48 @@ impl Configuration {
     }
 
     /// Follows control until the future is dropped.
-    pub async fn follow(mut self, client: Client) {
+    pub async fn follow(self, client: Client) {
         // Everything is subscribed to: there is no demand.
         let (_, no_demand) = mpsc::channel(1);
-        let never = client.run(no_demand, move |batch| self.apply(batch)).await;
-        match never {}
+        let configuration = Mutex::new(self);
+        let (held, mut holds) = watch::channel(None);
+        let following = client.run(no_demand, |batch| {
+            held.send_replace(lock(&configuration).apply(batch, Instant::now()));
+        });
+        tokio::select! {
+            never = following => match never {},
+            () = put_in_force_when_due(&configuration, &mut holds) => {}
+        }
     }
 
-    /// Takes in what control sends, and puts it in force once it is complete.
-    pub fn apply(&mut self, batch: Batch) {
+    /// Takes in what control sends, and puts it in force once it is complete. If it is not, returns
+    /// until when it may become so; then it is to be put in force as it is.
+    pub fn apply(&mut self, batch: Batch, now: Instant) -> Option<Instant> {
         self.received.apply(batch.changes);
         if !batch.synced {
-            return;
+            return None;
         }
         let snapshot = self.received.snapshot();
+        let missing = self.missing_from(&snapshot);
+        if missing.is_subset(&self.missing) {
+            self.put_in_force(snapshot, missing);
+        } else {
+            self.held_until.get_or_insert(now + COMPLETION);
+        }
+        self.held_until
+    }
+
+    /// Puts in force what was received, complete or not: what is missing denies.
+    fn stop_waiting(&mut self) {
+        let snapshot = self.received.snapshot();
+        let missing = self.missing_from(&snapshot);
+        warn!(?missing, "policies that pods of this node name were not received: these pods are closed");
+        self.put_in_force(snapshot, missing);
+    }
+
+    fn put_in_force(&mut self, snapshot: Arc<Snapshot>, missing: BTreeSet<PolicyName>) {
+        self.missing = missing;
+        self.held_until = None;
         self.writer.publish(Arc::clone(&snapshot));
         self.ready.ready();
         self.keeper.keep(snapshot);
@@ -74,6 +130,42 @@ impl Configuration {
             self.in_force = Source::Control;
         }
     }
+
+    /// What pods of this node name and `snapshot` does not have. Other nodes' pods are not decided
+    /// for here.
+    fn missing_from(&self, snapshot: &Snapshot) -> BTreeSet<PolicyName> {
+        let named = snapshot.pods_on(&self.node).iter().flat_map(|pod| &pod.authorization_policies);
+        named.filter(|name| snapshot.policy(name).is_none()).cloned().collect()
+    }
+}
+
+/// Ends each wait for a complete configuration when its time is over.
+async fn put_in_force_when_due(
+    configuration: &Mutex<Configuration>,
+    holds: &mut watch::Receiver<Option<Instant>>,
+) {
+    loop {
+        let held_until = *holds.borrow_and_update();
+        let due = async {
+            match held_until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Cancelling loses nothing: the wait begins anew with what has changed.
+        tokio::select! {
+            changed = holds.changed() => if changed.is_err() { return },
+            () = due => {
+                lock(configuration).stop_waiting();
+                // Over: the next change says whether there is another.
+                if holds.changed().await.is_err() { return }
+            }
+        }
+    }
+}
+
+fn lock(configuration: &Mutex<Configuration>) -> MutexGuard<'_, Configuration> {
+    configuration.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -106,9 +198,13 @@ mod tests {
             let readiness = Readiness::default();
             let (keeper, writing) = keeper(last_good(directory));
             let ready = readiness.register("configuration from control");
-            let mut configuration = Configuration::new(writer, ready, keeper);
+            let mut configuration = Configuration::new("n1".to_owned(), writer, ready, keeper);
             configuration.take_up(&last_good(directory), SystemTime::now());
             Self { configuration, writing: Box::pin(writing), snapshots, readiness }
+        }
+
+        fn receive(&mut self, batch: Batch) -> Option<Instant> {
+            self.configuration.apply(batch, Instant::now())
         }
 
         fn names(&self) -> Option<Vec<String>> {
@@ -156,15 +252,15 @@ mod tests {
     async fn what_control_no_longer_sends_goes_with_its_first_full_configuration() {
         let directory = tempfile::tempdir().unwrap();
         let mut first = Agent::start(&directory);
-        first.configuration.apply(batch(true, &["stale", "stays"]));
+        first.receive(batch(true, &["stale", "stays"]));
         first.end().await;
 
         let mut second = Agent::start(&directory);
         assert_eq!(second.names(), some(&["stale", "stays"]), "in force at once");
         second.readiness.ready().await;
-        second.configuration.apply(batch(false, &["new"]));
+        second.receive(batch(false, &["new"]));
         assert_eq!(second.names(), some(&["stale", "stays"]), "until control has sent everything");
-        second.configuration.apply(batch(true, &["stays"]));
+        second.receive(batch(true, &["stays"]));
         assert_eq!(second.names(), some(&["new", "stays"]));
         second.end().await;
 
@@ -175,7 +271,7 @@ mod tests {
     async fn half_of_a_configuration_is_neither_used_nor_kept() {
         let directory = tempfile::tempdir().unwrap();
         let mut agent = Agent::start(&directory);
-        agent.configuration.apply(batch(false, &["half"]));
+        agent.receive(batch(false, &["half"]));
         assert_eq!((agent.names(), agent.readiness.pending().len()), (None, 1));
         agent.end().await;
         assert_eq!(Agent::start(&directory).names(), None);
@@ -185,14 +281,68 @@ mod tests {
     async fn an_agent_that_ends_before_control_answers_leaves_the_file_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let mut first = Agent::start(&directory);
-        first.configuration.apply(batch(true, &["kept"]));
+        first.receive(batch(true, &["kept"]));
         first.end().await;
         let inode = || fs::metadata(directory.path().join("last-good")).unwrap().ino();
         let before = inode();
         let mut second = Agent::start(&directory);
-        second.configuration.apply(batch(false, &[]));
+        second.receive(batch(false, &[]));
         second.end().await;
         assert_eq!(inode(), before, "not written again");
         assert_eq!(Agent::start(&directory).names(), some(&["kept"]));
+    }
+
+    fn pod() -> Change {
+        Change::Workload(Arc::new(crate::last_good::tests::workload("web")))
+    }
+
+    fn changes(changes: impl IntoIterator<Item = Change>) -> Batch {
+        Batch { changes: changes.into_iter().collect(), synced: true }
+    }
+
+    #[tokio::test]
+    async fn a_pod_and_the_policy_it_names_come_into_force_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut agent = Agent::start(&directory);
+        agent.receive(batch(true, &["other"]));
+        assert!(agent.receive(changes([pod()])).is_some(), "held");
+        assert_eq!(agent.snapshots.load().unwrap().counts().workloads, 0, "not in force");
+        assert_eq!(agent.receive(batch(true, &["selecting"])), None);
+        assert_eq!(agent.snapshots.load().unwrap().counts().workloads, 1);
+        assert_eq!(agent.names(), some(&["other", "selecting"]));
+
+        // In whichever order the two are withdrawn.
+        let gone = PolicyName { namespace: "shop".into(), name: "selecting".into() };
+        assert!(agent.receive(changes([Change::RemovePolicy(gone)])).is_some(), "held");
+        assert_eq!(agent.names(), some(&["other", "selecting"]));
+        let mut unbound = crate::last_good::tests::workload("web");
+        unbound.authorization_policies.clear();
+        assert_eq!(agent.receive(changes([Change::Workload(Arc::new(unbound))])), None);
+        assert_eq!(agent.names(), some(&["other"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_policy_that_never_comes_holds_up_one_change_and_for_a_bounded_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let Agent { mut configuration, snapshots, .. } = Agent::start(&directory);
+        let until = configuration.apply(changes([pod()]), Instant::now());
+        let again = configuration.apply(batch(true, &["other"]), Instant::now() + COMPLETION / 2);
+        assert!(until.is_some() && again == until, "what comes meanwhile does not prolong the wait");
+        let configuration = Mutex::new(configuration);
+        let (_held, mut holds) = watch::channel(until);
+        let waiting = put_in_force_when_due(&configuration, &mut holds);
+        tokio::select! {
+            () = waiting => unreachable!("it waits for the next change"),
+            found = snapshots.wait_for(2 * COMPLETION, |snapshot| Some(snapshot.counts().workloads)) => {
+                assert_eq!(found.map(|(_, workloads)| workloads), Some(1));
+            }
+        }
+        let mut configuration = configuration.into_inner().unwrap();
+        assert_eq!(
+            configuration.apply(batch(true, &["more"]), Instant::now()),
+            None,
+            "it was waited for before"
+        );
+        assert_eq!(snapshots.load().map(|snapshot| names(&snapshot)), some(&["more", "other"]));
     }
 }

@@ -177,4 +177,4 @@ const OWNER_ONLY: u32 = 0o600;
 const OTHERS_WRITE: u32 = 0o022;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -70,7 +70,8 @@ fn mesh() -> Arc<Snapshot> {
     snapshot([Change::Service(Arc::new(service()))].into_iter().chain(workloads).chain(policies))
 }
 
-fn workload(name: &str) -> Workload {
+/// A pod of n1 that names the policy `shop/selecting`.
+pub(crate) fn workload(name: &str) -> Workload {
     Workload {
         uid: WorkloadUid(format!("Kubernetes//Pod/shop/{name}").into()),
         name: name.into(),
