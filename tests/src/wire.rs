@@ -38,18 +38,23 @@ pub struct Seen {
     pub packets: u64,
     /// Packets that held the marker.
     pub marked: u64,
-    /// Ends of every TCP packet.
-    pub flows: BTreeSet<(SocketAddr, SocketAddr)>,
+    /// Ends of every TCP packet, source first.
+    pub flows: BTreeSet<Flow>,
+    /// Those that somebody tried to open: of packets with SYN alone.
+    pub opened: BTreeSet<Flow>,
     /// Versions that servers chose, from every ServerHello.
     pub tls_versions: BTreeSet<u16>,
 }
 
+/// The ends of a TCP packet, source first.
+pub type Flow = (SocketAddr, SocketAddr);
+
 impl Seen {
     /// TCP flows between nodes that use no port of the mesh's tunnels. Control's are not between
     /// nodes.
-    pub fn flows_beside_hbone(&self) -> Vec<(SocketAddr, SocketAddr)> {
+    pub fn flows_beside_hbone(&self) -> Vec<Flow> {
         let is_control = |end: &SocketAddr| end.ip() == IpAddr::from(CONTROL);
-        let beside = |(one, other): &&(SocketAddr, SocketAddr)| {
+        let beside = |(one, other): &&Flow| {
             one.port() != 15008 && other.port() != 15008 && !is_control(one) && !is_control(other)
         };
         self.flows.iter().filter(beside).copied().collect()
@@ -97,9 +102,12 @@ fn read(mut socket: &Socket, marker: &Finder<'_>) -> Result<Seen> {
         }
         seen.packets += 1;
         seen.marked += u64::from(marker.find(packet).is_some());
-        if let Some((flow, payload)) = tcp(packet) {
-            seen.flows.insert(flow);
-            seen.tls_versions.extend(server_hello_version(payload));
+        if let Some(segment) = tcp(packet) {
+            seen.flows.insert(segment.flow);
+            if segment.flags & (SYN | ACK) == SYN {
+                seen.opened.insert(segment.flow);
+            }
+            seen.tls_versions.extend(server_hello_version(segment.payload));
         }
     }
     let lost = lost_packets(socket)?;
@@ -107,10 +115,18 @@ fn read(mut socket: &Socket, marker: &Finder<'_>) -> Result<Seen> {
     Ok(seen)
 }
 
-type Flow = (SocketAddr, SocketAddr);
+/// RFC 9293 §3.1.
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 
-/// The ends and the payload of an Ethernet frame that carries TCP.
-fn tcp(frame: &[u8]) -> Option<(Flow, &[u8])> {
+struct Segment<'a> {
+    flow: Flow,
+    flags: u8,
+    payload: &'a [u8],
+}
+
+/// Reads an Ethernet frame that carries TCP.
+fn tcp(frame: &[u8]) -> Option<Segment<'_>> {
     let (kind, packet) = (frame.get(12..14)?, frame.get(14..)?);
     let (source, destination, segment) = match kind {
         [0x08, 0x00] if packet.get(9) == Some(&6) => {
@@ -130,7 +146,7 @@ fn tcp(frame: &[u8]) -> Option<(Flow, &[u8])> {
     let port = |at: usize| Some(u16::from_be_bytes([*segment.get(at)?, *segment.get(at + 1)?]));
     let flow = (SocketAddr::new(source, port(0)?), SocketAddr::new(destination, port(2)?));
     let header = usize::from(segment.get(12)? >> 4) * 4;
-    Some((flow, segment.get(header..)?))
+    Some(Segment { flow, flags: *segment.get(13)?, payload: segment.get(header..)? })
 }
 
 /// The version that a server chose, where `payload` begins with its ServerHello.
@@ -214,13 +230,13 @@ mod tests {
     fn a_tcp_packet_names_its_ends() {
         let mut frame = vec![0; 12];
         frame.extend([8, 0, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0, 10, 10, 1, 2, 10, 10, 2, 2]);
-        frame.extend([0x3a, 0xa0, 0x1f, 0x90, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0, 0, 0, 0, 0, 0, 0]);
+        frame.extend([0x3a, 0xa0, 0x1f, 0x90, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, SYN, 0, 0, 0, 0, 0, 0]);
         frame.extend(b"payload");
-        let ((source, destination), payload) = tcp(&frame).unwrap();
+        let Segment { flow: (source, destination), flags, payload } = tcp(&frame).unwrap();
         assert_eq!(
             (source.to_string(), destination.to_string()),
             ("10.10.1.2:15008".into(), "10.10.2.2:8080".into())
         );
-        assert_eq!(payload, b"payload");
+        assert_eq!((flags, payload), (SYN, b"payload".as_slice()));
     }
 }

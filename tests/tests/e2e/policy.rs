@@ -106,6 +106,7 @@ pub(crate) fn ports_and_namespaces_are_told_apart() -> Result<()> {
     wait::until("the port to be closed", SOON, || one.get(web.at(NGINX))?.expect_refused())?;
     Held::open(&one, web.at(ECHO))?;
     mesh.withdraw("port.yaml")?;
+    wait::until("the port to be open", SOON, || one.get(web.at(NGINX))?.expect_body("hello"))?;
 
     let bank = "  - from:\n    - source: { namespaces: [bank] }\n";
     mesh.apply("bank.yaml", &policy("bank", "ALLOW", bank))?;
