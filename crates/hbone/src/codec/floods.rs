@@ -151,9 +151,10 @@ impl Floods {
         spend(&mut self.ignored, Flood::Ignored)
     }
 
-    /// A stream was answered: it was worth its HEADERS.
+    /// A stream was answered: it was worth its HEADERS, and a reset that crosses its end.
     pub(super) fn answered(&mut self) {
         earn(&mut self.resets, 1, MAX_RAPID_RESETS);
+        earn(&mut self.ignored, 1, MAX_IGNORED);
     }
 
     /// DATA with payload arrived.

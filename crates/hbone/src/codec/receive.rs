@@ -152,7 +152,12 @@ impl Codec {
             Known::Idle => {
                 return Err(ConnectionError::protocol("RST_STREAM came for a stream that was never opened"));
             }
-            Known::Reset | Known::Forgotten => return self.floods.ignored(),
+            // The peer gave it up as well, before it knew; nothing more comes of it.
+            Known::Reset => {
+                self.streams.forget_reset(id);
+                return Ok(());
+            }
+            Known::Forgotten => return self.floods.ignored(),
             // Everything had been said; the application may take what it holds.
             Known::Present(stream) if stream.is_closed() => return self.floods.ignored(),
             Known::Present(stream) => stream.local == Side::Silent,

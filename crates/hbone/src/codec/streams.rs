@@ -183,6 +183,11 @@ impl Streams {
         }
         self.reset.push_back(id);
     }
+
+    /// Nothing more can be under way of a stream that we reset.
+    pub(super) fn forget_reset(&mut self, id: u32) {
+        self.reset.retain(|known| *known != id);
+    }
 }
 
 /// RFC 9113 §5.1.1: clients open streams with odd identifiers; servers open none here.

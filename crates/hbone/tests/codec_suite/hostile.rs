@@ -105,6 +105,18 @@ fn streams_that_were_answered_may_be_reset_for_ever() {
 }
 
 #[test]
+fn a_client_may_give_up_every_request_that_is_refused() {
+    let mut codec = a_server();
+    for round in 0..20_000 {
+        let id = 2 * round + 1;
+        let events = receive(&mut codec, &connect(id)).unwrap();
+        codec.refuse(events[0].stream().unwrap(), 401, &[]);
+        receive(&mut codec, &reset(id, 8)).unwrap();
+        written(&mut codec);
+    }
+}
+
+#[test]
 fn an_answered_ping_restores_the_budgets() {
     let mut codec = a_server();
     for round in 0..3 * MAX_RAPID_RESETS {

@@ -1,6 +1,6 @@
 //! A client and a server of ours, back to back.
 
-use ambit_hbone::codec::{ConnectRequest, Event, Reason, Settings};
+use ambit_hbone::codec::{Codec, ConnectRequest, Event, Reason, Settings};
 
 use crate::support::{Pair, send};
 
@@ -59,4 +59,16 @@ fn a_reset_is_never_an_end() {
             [Event::Data { stream: id, payload: b"half" }, Event::Reset { stream: id, reason }]
         );
     }
+}
+
+#[test]
+fn an_idle_connection_owns_no_buffer_and_little_else() {
+    let mut pair = pair();
+    pair.tunnel();
+    for codec in [&mut pair.client, &mut pair.server] {
+        assert!(codec.take_buffer().is_some());
+        assert!(codec.take_buffer().is_none() && codec.output().is_empty());
+    }
+    let octets = size_of::<Codec>();
+    assert!(octets <= 768, "a codec has {octets} octets");
 }

@@ -121,6 +121,7 @@ impl Codec {
                     state.remote = Side::Open;
                     state.tunnel = (200..300).contains(&status);
                 }
+                self.floods.answered();
                 self.events.push_back(Event::Response { stream, status, headers });
                 if ends {
                     self.on_stream_ends(id);
