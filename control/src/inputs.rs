@@ -14,6 +14,8 @@ use crate::source::{Batch, Content, Event, Origin, Reading, SourceProblem};
 pub struct Inputs {
     entries: BTreeMap<ObjectKey, Entry>,
     problems: Vec<SourceProblem>,
+    /// Last good versions of an earlier run, for the first batch.
+    remembered: BTreeMap<ObjectKey, Arc<Reading>>,
 }
 
 /// One object.
@@ -39,6 +41,12 @@ pub enum InForce {
 }
 
 impl Inputs {
+    /// Nothing is in force; what the first batch cannot read is in force as it is remembered.
+    pub fn remembering(readings: impl IntoIterator<Item = Reading>) -> Self {
+        let remembered = readings.into_iter().map(|reading| (reading.key.clone(), Arc::new(reading)));
+        Self { remembered: remembered.collect(), ..Self::default() }
+    }
+
     /// Applies a batch as a whole.
     pub fn apply(&mut self, batch: Batch) {
         for event in batch.events {
@@ -50,6 +58,8 @@ impl Inputs {
             }
         }
         self.problems = batch.problems;
+        // The first batch holds everything there is: what is not in it is gone.
+        self.remembered.clear();
     }
 
     /// Every object, ordered by kind, namespace and name.
@@ -76,16 +86,21 @@ impl Inputs {
     }
 
     fn last_good(&self, key: &ObjectKey) -> Option<Arc<Reading>> {
-        let entry = self.entries.get(key)?;
-        match &entry.in_force {
-            InForce::AsWritten => Some(entry.reading.clone()),
-            InForce::LastGood(good) => Some(good.clone()),
-            InForce::Closed | InForce::Nothing => None,
-        }
+        let Some(entry) = self.entries.get(key) else { return self.remembered.get(key).cloned() };
+        entry.good().cloned()
     }
 }
 
 impl Entry {
+    /// The reading that is in force, unless something stricter stands in for it.
+    pub fn good(&self) -> Option<&Arc<Reading>> {
+        match &self.in_force {
+            InForce::AsWritten => Some(&self.reading),
+            InForce::LastGood(good) => Some(good),
+            InForce::Closed | InForce::Nothing => None,
+        }
+    }
+
     /// The object that is in force.
     pub fn object(&self) -> Option<&Object> {
         match &self.in_force {

@@ -130,3 +130,6 @@ async fn handshake(
         Err(_) => tracing::debug!(%peer, ?HANDSHAKE_TIMEOUT, "handshake took too long"),
     }
 }
+
+#[cfg(test)]
+mod tests;

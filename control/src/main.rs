@@ -43,6 +43,7 @@ fn check_only(flags: &Flags) -> Result<ExitCode, Box<dyn Error>> {
 fn serve(flags: &Flags, state: &Path) -> Result<ExitCode, Box<dyn Error>> {
     let logging = logging::install(flags.common.log_format, flags.common.log_level.clone())?;
     let metrics = metrics::install("control", metrics::Settings::default())?;
+    control::telemetry::describe();
     let telemetry = Telemetry { logging, metrics };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(run(flags, state, &telemetry));

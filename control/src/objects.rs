@@ -18,6 +18,8 @@ pub mod service;
 pub mod service_account;
 pub mod values;
 
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 
 pub use authorization_policy::AuthorizationPolicy;
@@ -73,6 +75,14 @@ impl Body<'_> {
         match self {
             Self::Yaml(text) => yaml::read(text),
             Self::Value(value) => T::deserialize(value).map_err(|error| Unreadable::new(error.to_string())),
+        }
+    }
+
+    /// The body as a document of its own. JSON is YAML.
+    pub fn text(self) -> Arc<str> {
+        match self {
+            Self::Yaml(text) => text.into(),
+            Self::Value(value) => value.to_string().into(),
         }
     }
 }

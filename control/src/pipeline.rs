@@ -8,9 +8,11 @@ use tokio::sync::watch;
 
 use crate::ca::tokens::NodeTokens;
 use crate::inputs::Inputs;
+use crate::memory::Memory;
 use crate::objects::{Kind, KnownKind};
 use crate::publish::Publisher;
-use crate::source::Batch;
+use crate::source::{Batch, Content, Event, Rejection, SourceProblem};
+use crate::telemetry;
 use crate::tokens::TokenFiles;
 use crate::translate::{Settings, translate};
 
@@ -18,6 +20,7 @@ use crate::translate::{Settings, translate};
 #[derive(Debug)]
 pub struct Pipeline {
     inputs: Inputs,
+    memory: Memory,
     settings: Settings,
     token_files: TokenFiles,
     tokens: watch::Sender<Arc<NodeTokens>>,
@@ -25,14 +28,15 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline with nothing in it.
+    /// A pipeline through which nothing has run. `inputs` knows what `memory` remembers.
     pub fn new(
+        (inputs, memory): (Inputs, Memory),
         settings: Settings,
         token_files: TokenFiles,
         tokens: watch::Sender<Arc<NodeTokens>>,
         publisher: Publisher,
     ) -> Self {
-        Self { inputs: Inputs::default(), settings, token_files, tokens, publisher }
+        Self { inputs, memory, settings, token_files, tokens, publisher }
     }
 
     /// Applies batches until the source is gone. It blocks: run it on a thread of its own.
@@ -46,6 +50,7 @@ impl Pipeline {
     pub fn apply(&mut self, batch: Batch) {
         let started = Instant::now();
         let events = batch.events.len();
+        log_problems(&batch, self.inputs.problems());
         self.inputs.apply(batch);
         let translated = translate(&self.inputs, &self.settings);
         let nodes = self
@@ -57,8 +62,27 @@ impl Pipeline {
             (translated.workloads.len(), translated.services.len(), translated.policies.len());
         self.publisher.publish(self.inputs.clone(), translated);
         let elapsed = started.elapsed();
-        metrics::counter!("ambit_control_generations_total").increment(1);
-        metrics::gauge!("ambit_control_translation_seconds").set(elapsed.as_secs_f64());
+        telemetry::applied(&self.inputs, elapsed);
         tracing::info!(events, workloads, services, policies, ?elapsed, "configuration published");
+        // Last: nobody waits for it.
+        self.memory.keep(&self.inputs);
     }
 }
+
+/// Says once what cannot be read: whoever looks only at the log should not have to guess.
+fn log_problems(batch: &Batch, known: &[SourceProblem]) {
+    for event in &batch.events {
+        if let Event::Apply(reading) = event
+            && let Content::Rejected { rejection, .. } = &reading.content
+        {
+            let Rejection { origin, message } = rejection;
+            tracing::warn!(object = %reading.key, %origin, message, "object not accepted");
+        }
+    }
+    for problem in batch.problems.iter().filter(|problem| !known.contains(problem)) {
+        tracing::warn!(origin = %problem.origin, message = problem.message, "configuration problem");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -27,12 +27,13 @@ use crate::ca::serving::{ServingCertificate, ServingError};
 use crate::ca::tokens::NodeTokens;
 use crate::config::Flags;
 use crate::listener::{self, BindError};
+use crate::memory::Memory;
 use crate::pipeline::Pipeline;
 use crate::publish::{self, Published};
 use crate::source::Batch;
 use crate::source::dir::DirSource;
-use crate::state::{self, Access, StateError};
-use crate::status::{self, StatusFiles};
+use crate::state::{self, Access, FileSet, StateError};
+use crate::status;
 use crate::tokens::TokenFiles;
 
 /// Batches that wait to be applied. The source blocks when it is full, and reads fewer, larger ones.
@@ -92,8 +93,14 @@ pub async fn run(flags: &Flags, state: &Path, telemetry: &Telemetry) -> Result<(
     let (tokens, known_tokens) = watch::channel(Arc::<NodeTokens>::default());
     let (publisher, mut published) = publish::channel();
     let token_files = TokenFiles::open(state.join("tokens"))?;
-    let status_files = StatusFiles::open(state.join("status"))?;
-    let pipeline = Pipeline::new(flags.settings(), token_files, tokens, publisher);
+    let (status_files, _) = FileSet::open(state.join("status"), Access::Public)?;
+    let pipeline = Pipeline::new(
+        Memory::open(state.join("last-good"))?,
+        flags.settings(),
+        token_files,
+        tokens,
+        publisher,
+    );
 
     let discovery = DiscoveryService::new(published.resources.clone(), authenticator(known_tokens.clone()));
     let subscribers = discovery.subscribers();
@@ -109,6 +116,7 @@ pub async fn run(flags: &Flags, state: &Path, telemetry: &Telemetry) -> Result<(
     let mut tasks = JoinSet::new();
     let pages = Pages { flags, telemetry, readiness: &readiness, published: &published };
     pages.serve(&subscribers, &shutdown, &mut tasks)?;
+    tasks.spawn(crate::telemetry::watch(subscribers.clone()));
     tasks.spawn(status::keep_written(status_files, published.generation.clone(), subscribers));
 
     let configured = Configured::start(flags, pipeline)?;

@@ -42,7 +42,9 @@ pub struct Reading {
     pub key: ObjectKey,
     /// Where it is written.
     pub origin: Origin,
-    /// A hash of its text, by which a status tells which text it speaks of.
+    /// As it is written: by itself, not as a part of its file.
+    pub text: Arc<str>,
+    /// A hash of the document it stands in, by which a status tells which text it speaks of.
     pub content_hash: u64,
     /// The object, or why it could not be read.
     pub content: Content,

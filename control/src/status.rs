@@ -1,7 +1,7 @@
 //! What became of each object, as files: `status/<kind>/<namespace>/<name>.json` in the state
 //! directory, and `status/problems.json` for what no single object's file can tell.
 //!
-//! The documents are a pure function of a generation and of what subscribers acknowledged; `files`
+//! The documents are a pure function of a generation and of what subscribers acknowledged; `writer`
 //! writes those that changed.
 
 use std::collections::BTreeMap;
@@ -18,10 +18,8 @@ use crate::publish::Generation;
 use crate::source::{Content, Origin, SourceReason};
 use crate::translate::Reason;
 
-mod files;
 mod writer;
 
-pub use files::StatusFiles;
 pub use writer::keep_written;
 
 /// The file of what no single object's status can tell.
@@ -50,7 +48,7 @@ struct ObjectStatus<'a> {
 }
 
 /// What became of an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Verdict {
     /// It is in force as written.
     Accepted,
@@ -62,6 +60,23 @@ pub enum Verdict {
     Invalid,
     /// Its kind is not one that control understands.
     Ignored,
+}
+
+impl Verdict {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Accepted, Self::LastGoodKept, Self::Closed, Self::Invalid, Self::Ignored];
+
+    /// The verdict as statuses and metrics name it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::LastGoodKept => "LastGoodKept",
+            Self::Closed => "Closed",
+            Self::Invalid => "Invalid",
+            Self::Ignored => "Ignored",
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -94,7 +109,7 @@ pub fn documents(generation: &Generation, progress: Progress<'_>) -> BTreeMap<Pa
     let mut documents = BTreeMap::new();
     for (key, entry) in generation.inputs.entries() {
         let status = object_status(generation, key, entry, progress);
-        documents.insert(path(key), json(&status));
+        documents.insert(key.path("json"), json(&status));
     }
     let problems = generation.inputs.problems().iter().map(|problem| ProblemStatus {
         file: &problem.origin.file,
@@ -104,14 +119,6 @@ pub fn documents(generation: &Generation, progress: Progress<'_>) -> BTreeMap<Pa
     });
     documents.insert(PROBLEMS.into(), json(&problems.collect::<Vec<_>>()));
     documents
-}
-
-/// The parts of a key are checked to be plain names, so the path stays below the directory.
-fn path(key: &ObjectKey) -> PathBuf {
-    let mut path = PathBuf::from(key.kind.to_string());
-    path.extend(key.namespace.as_deref());
-    path.push(format!("{}.json", key.name));
-    path
 }
 
 fn object_status<'a>(

@@ -68,3 +68,39 @@ fn random_token() -> io::Result<String> {
     fill(&mut octets).map_err(|_| io::Error::other("the random generator failed"))?;
     Ok(octets.iter().map(|octet| format!("{octet:02x}")).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_made_once_and_counts_while_its_node_exists() {
+        let state = tempfile::tempdir().unwrap();
+        let files = TokenFiles::open(state.path().join("tokens")).unwrap();
+        let (a, b): (Arc<str>, Arc<str>) = ("node-a".into(), "node-b".into());
+        let tokens = files.of([a.clone(), b.clone()]);
+        let read = |node: &str| fs::read_to_string(state.path().join("tokens").join(node)).unwrap();
+        assert_eq!((tokens.node_of(&read("node-a")), tokens.node_of(&read("node-b"))), (Some(&a), Some(&b)));
+        assert_eq!(read("node-a").len(), 2 * TOKEN_BYTES);
+        assert_ne!(read("node-a"), read("node-b"));
+        let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(state.path().join("tokens")), 0o700);
+        assert_eq!(mode(state.path().join("tokens/node-a")), 0o600);
+
+        let token = read("node-b");
+        assert_eq!(files.of([a.clone()]).node_of(&token), None, "a node that is gone");
+        assert_eq!(files.of([a, b.clone()]).node_of(&token), Some(&b), "a node that came back");
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_read_costs_only_its_node() {
+        let state = tempfile::tempdir().unwrap();
+        let files = TokenFiles::open(state.path().join("tokens")).unwrap();
+        fs::create_dir(state.path().join("tokens/node-a")).unwrap();
+        let tokens = files.of(["node-a".into(), "node-b".into()]);
+        let token = fs::read_to_string(state.path().join("tokens/node-b")).unwrap();
+        assert_eq!(tokens.node_of(&token), Some(&"node-b".into()));
+    }
+}

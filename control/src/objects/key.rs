@@ -1,6 +1,7 @@
 //! What identifies an object: kind, namespace and name, checked as an API server checks them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::kind::{Kind, KnownKind, Scope};
@@ -93,14 +94,13 @@ impl ObjectKey {
         Ok(Self { kind, namespace: namespace.map(Arc::from), name: name.into() })
     }
 
-    /// The key of an object of a known kind that lives in a namespace.
-    pub fn namespaced(kind: KnownKind, namespace: &Arc<str>, name: &Arc<str>) -> Self {
-        Self { kind: Kind::Known(kind), namespace: Some(namespace.clone()), name: name.clone() }
-    }
-
-    /// The key of an object of a known kind that belongs to the cluster.
-    pub fn cluster(kind: KnownKind, name: &Arc<str>) -> Self {
-        Self { kind: Kind::Known(kind), namespace: None, name: name.clone() }
+    /// `<kind>/[<namespace>/]<name>.<extension>`. All parts were checked to be plain names, so that
+    /// it stays below whatever it is appended to.
+    pub fn path(&self, extension: &str) -> PathBuf {
+        let mut path = PathBuf::from(self.kind.to_string());
+        path.extend(self.namespace.as_deref());
+        path.push(format!("{}.{extension}", self.name));
+        path
     }
 }
 

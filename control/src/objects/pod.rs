@@ -106,6 +106,11 @@ impl Pod {
         matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
 
+    /// Whether its addresses are its own, and not its node's or another pod's by now.
+    pub fn has_own_address(&self) -> bool {
+        !self.spec.host_network && !self.is_finished()
+    }
+
     /// Its addresses, first address first, each once.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let mut addresses = Vec::new();

@@ -103,6 +103,7 @@ struct Watch {
     catalog: Catalog,
     /// The problems of the last batch; `None` before the first.
     sent_problems: Option<Vec<SourceProblem>>,
+    is_waiting_logged: bool,
 }
 
 /// A watch is bound to one directory inode, not to a name.
@@ -122,6 +123,7 @@ impl Watch {
             settling: Settling::default(),
             catalog: Catalog::default(),
             sent_problems: None,
+            is_waiting_logged: false,
         }
     }
 
@@ -155,12 +157,8 @@ impl Watch {
         let scan = self.scanner.scan();
         let root_is_unreadable = scan.unreadable.iter().any(|problem| &*problem.origin.file == ".");
         let files = self.judge(scan);
-        let is_first = self.sent_problems.is_none();
-        if is_first && (root_is_unreadable || self.settling.is_waiting()) {
-            if root_is_unreadable {
-                let problem = files.unreadable.first().map(|problem| problem.message.clone());
-                tracing::warn!(directory = %self.root.display(), ?problem, "waiting for the configuration");
-            }
+        if self.sent_problems.is_none() && (root_is_unreadable || self.settling.is_waiting()) {
+            self.log_waiting(root_is_unreadable);
             return None;
         }
         let batch = self.catalog.update(files);
@@ -169,6 +167,14 @@ impl Watch {
         }
         self.sent_problems = Some(batch.problems.clone());
         Some(batch)
+    }
+
+    /// Says once that there is nothing to start with.
+    fn log_waiting(&mut self, root_is_unreadable: bool) {
+        if root_is_unreadable && !self.is_waiting_logged {
+            tracing::warn!(directory = %self.root.display(), "configuration cannot be read: waiting for it");
+        }
+        self.is_waiting_logged |= root_is_unreadable;
     }
 
     fn judge(&mut self, scan: Scan) -> Files {

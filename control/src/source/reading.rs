@@ -120,7 +120,7 @@ impl Place<'_> {
             Kind::Foreign { .. } => Content::Foreign,
             Kind::Known(known) => self.read_known(*known, api_version, body),
         };
-        Ok(self.reading(key, content))
+        Ok(self.reading(key, content, body))
     }
 
     fn read_known(self, kind: KnownKind, api_version: &str, body: Body<'_>) -> Content {
@@ -138,7 +138,7 @@ impl Place<'_> {
             Kind::Foreign { .. } => return Err(self.problem(error)),
             Kind::Known(known) => self.rejected(*known, error, None),
         };
-        Ok(self.reading(key, content))
+        Ok(self.reading(key, content, Body::Yaml(self.document.text)))
     }
 
     fn rejected(self, kind: KnownKind, error: &Unreadable, body: Option<Body<'_>>) -> Content {
@@ -146,9 +146,9 @@ impl Place<'_> {
         Content::Rejected { rejection, closed: Object::closed(kind, body).map(Box::new) }
     }
 
-    fn reading(self, key: ObjectKey, content: Content) -> Reading {
+    fn reading(self, key: ObjectKey, content: Content, body: Body<'_>) -> Reading {
         let origin = Origin { file: self.file.clone(), line: self.document.content_line() };
-        Reading { key, origin, content_hash: hash(self.document.text), content }
+        Reading { key, origin, text: body.text(), content_hash: hash(self.document.text), content }
     }
 
     fn problem(self, error: &Unreadable) -> SourceProblem {

@@ -6,15 +6,16 @@ use std::time::Duration;
 use ambit_xds::server::Subscribers;
 use tokio::sync::watch;
 
-use super::{StatusFiles, documents};
+use super::documents;
 use crate::publish::Generation;
+use crate::state::FileSet;
 
 /// Answers of many proxies are written together.
 const ANSWERS_TOGETHER: Duration = Duration::from_millis(200);
 
 /// Keeps the status files written until the publisher is gone.
 pub async fn keep_written(
-    mut files: StatusFiles,
+    mut files: FileSet,
     mut generations: watch::Receiver<Arc<Generation>>,
     subscribers: Subscribers,
 ) {
@@ -39,7 +40,7 @@ pub async fn keep_written(
                 (programmed.wanted > 0).then_some(programmed)
             };
             if generation.number > 0 {
-                files.write(documents(&generation, &counted));
+                files.write(&documents(&generation, &counted));
             }
             files
         };

@@ -102,9 +102,9 @@ impl<'a> View<'a> {
         self.namespaces.get(namespace).map(|namespace| &namespace.metadata.labels)
     }
 
-    /// The pods that an address identifies.
+    /// The pod that an address identifies: the first of those that claim it.
     pub(super) fn pods_by_address(&self) -> BTreeMap<IpAddr, Named<'a, Pod>> {
-        let own_network = |pod: &&Named<'a, Pod>| !pod.object.spec.host_network && !pod.object.is_finished();
+        let own_network = |pod: &&Named<'a, Pod>| pod.object.has_own_address();
         let addresses = |pod: &Named<'a, Pod>| {
             let pod = *pod;
             pod.object.addresses().into_iter().map(move |ip| (ip, pod))

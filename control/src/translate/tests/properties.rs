@@ -1,13 +1,16 @@
 //! What holds for every configuration.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
 use super::*;
 
+static DOCUMENTS: LazyLock<Vec<String>> = LazyLock::new(read_documents);
+
 /// The documents of all goldens but those about precedence, which is by file and line on purpose.
-fn documents() -> Vec<String> {
+fn read_documents() -> Vec<String> {
     let by_position = ["peer-authentication", "peer-authentication-mesh-strict"];
     let mut documents = Vec::new();
     let mut keys = BTreeSet::new();
@@ -39,20 +42,20 @@ fn in_files(documents: &[String], per_file: usize) -> Inputs {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// Where and in which order objects are written makes no difference.
     #[test]
-    fn order_does_not_matter(shuffled in Just(documents()).prop_shuffle(), per_file in 1_usize..200) {
-        let expected = dump::translated(&resources(&in_files(&documents(), usize::MAX)));
+    fn order_does_not_matter(shuffled in Just(DOCUMENTS.clone()).prop_shuffle(), per_file in 1_usize..200) {
+        let expected = dump::translated(&resources(&in_files(&DOCUMENTS, usize::MAX)));
         prop_assert_eq!(dump::translated(&resources(&in_files(&shuffled, per_file))), expected);
     }
 
     /// Changes that come one by one lead to the same as everything at once.
     #[test]
     fn step_by_step_is_the_same_as_at_once(
-        order in Just(documents()).prop_shuffle(),
-        removed in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+        order in Just(DOCUMENTS.clone()).prop_shuffle(),
+        removed in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         let mut catalog = Catalog::default();
         let mut stepwise = Inputs::default();
@@ -62,7 +65,7 @@ proptest! {
             let contents = [("a.yaml".into(), FileState::Read(content))].into();
             stepwise.apply(catalog.update(Files { contents, unreadable: Vec::new() }));
         };
-        for chunk in order.chunks(10) {
+        for chunk in order.chunks(40) {
             present.extend_from_slice(chunk);
             show(&present, &mut stepwise);
         }
@@ -81,7 +84,7 @@ proptest! {
         at in any::<prop::sample::Index>(),
         garbage in "[\\[{:\t\"'&*!%@` -]{1,8}",
     ) {
-        let mut documents = documents();
+        let mut documents = DOCUMENTS.clone();
         let expected = in_files(&documents, usize::MAX);
         let index = index.index(documents.len());
         let broken = &mut documents[index];

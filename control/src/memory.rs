@@ -1,0 +1,111 @@
+//! The last good version of every object, on disk: a restart of control while a document is broken
+//! must not forget it. A Namespace that is forgotten would take its pods out of the mesh.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::inputs::Inputs;
+use crate::source::{Content, Origin, Reading, reading};
+use crate::state::{Access, FileSet, StateError};
+
+/// Begins the line before a remembered document, which says where it was written.
+const ORIGIN: &str = "# from ";
+
+/// The directory of last good versions.
+#[derive(Debug)]
+pub struct Memory {
+    files: FileSet,
+}
+
+impl Memory {
+    /// Opens the directory, and returns inputs that remember what is in it.
+    ///
+    /// # Errors
+    /// When it cannot be made or read.
+    pub fn open(directory: PathBuf) -> Result<(Inputs, Self), StateError> {
+        // Objects may hold secrets, such as a pod's environment.
+        let (files, found) = FileSet::open(directory, Access::Private)?;
+        let inputs = Inputs::remembering(found.values().filter_map(|text| recall(text)));
+        Ok((inputs, Self { files }))
+    }
+
+    /// Remembers what is in force now.
+    pub fn keep(&mut self, inputs: &Inputs) {
+        let good = inputs.entries().filter_map(|(key, entry)| Some((key.path("yaml"), entry.good()?)));
+        let documents: BTreeMap<_, _> =
+            good.map(|(path, good)| (path, format!("{ORIGIN}{}\n{}", good.origin, good.text))).collect();
+        self.files.write(&documents);
+    }
+}
+
+/// The object of a remembered document; `None` when this version of control cannot read it.
+fn recall(text: &str) -> Option<Reading> {
+    let (first, document) = text.split_once('\n')?;
+    let (file, line) = first.strip_prefix(ORIGIN)?.rsplit_once(':')?;
+    let origin = Origin { file: file.into(), line: line.parse().ok()? };
+    let found = reading::read(&Arc::from(file), document).readings.into_iter().next()?;
+    let is_good = matches!(found.content, Content::Object(_));
+    is_good.then(|| Reading { origin, ..Arc::unwrap_or_clone(found) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::InForce;
+    use crate::source::catalog::{Catalog, FileState, Files};
+
+    const GOOD: &str = "apiVersion: v1\nkind: List\nitems:\n\
+        - {apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}}\n\
+        - {apiVersion: v1, kind: Node, metadata: {name: node-a}}\n---\n\
+        apiVersion: v1\nkind: Node\nmetadata: {name: node-b}\n";
+
+    const BROKEN: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: [\n---\n\
+        apiVersion: v1\nkind: Node\nmetadata:\n  name: node-c\nspec: [\n";
+
+    fn apply(inputs: &mut Inputs, text: &str) {
+        let content = reading::read(&"all.yaml".into(), text);
+        let contents = [("all.yaml".into(), FileState::Read(content))].into();
+        inputs.apply(Catalog::default().update(Files { contents, unreadable: Vec::new() }));
+    }
+
+    #[test]
+    fn a_restart_remembers_what_cannot_be_read_any_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("last-good");
+        let (mut inputs, mut memory) = Memory::open(path.clone()).unwrap();
+        apply(&mut inputs, GOOD);
+        memory.keep(&inputs);
+
+        for _restart in 0..2 {
+            let (mut inputs, mut memory) = Memory::open(path.clone()).unwrap();
+            apply(&mut inputs, BROKEN);
+            memory.keep(&inputs);
+            let in_force: Vec<_> = inputs
+                .entries()
+                .map(|(key, entry)| match &entry.in_force {
+                    InForce::LastGood(good) => format!("{key} from {}", good.origin),
+                    InForce::AsWritten | InForce::Closed | InForce::Nothing => {
+                        format!("{key} {:?}", entry.in_force)
+                    }
+                })
+                .collect();
+            assert_eq!(in_force, ["Namespace shop from all.yaml:1", "Node node-c Nothing"]);
+        }
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_what_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("last-good");
+        let (mut inputs, mut memory) = Memory::open(path.clone()).unwrap();
+        apply(&mut inputs, GOOD);
+        memory.keep(&inputs);
+
+        let (mut inputs, mut memory) = Memory::open(path).unwrap();
+        apply(&mut inputs, "");
+        apply(&mut inputs, BROKEN);
+        memory.keep(&inputs);
+        assert!(inputs.entries().all(|(_, entry)| entry.object().is_none()));
+    }
+}

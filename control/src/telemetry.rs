@@ -1,0 +1,60 @@
+//! control's own metrics.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use ambit_xds::server::Subscribers;
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+
+use crate::inputs::Inputs;
+use crate::status::{Verdict, verdict};
+
+/// How often the state of subscribers is looked at: a stall is a matter of seconds.
+const LOOK_AT_SUBSCRIBERS: Duration = Duration::from_secs(5);
+
+/// Says what each metric means.
+pub fn describe() {
+    describe_counter!("ambit_control_generations_total", "Changes applied.");
+    describe_gauge!("ambit_control_translation_seconds", "How long the last change took to apply.");
+    describe_gauge!("ambit_control_objects", "Objects by what became of them.");
+    describe_gauge!(
+        "ambit_control_source_problems",
+        "Files and documents that cannot be read, and duplicates."
+    );
+    describe_gauge!("ambit_control_subscribers", "Connected subscribers.");
+    describe_gauge!(
+        "ambit_control_oldest_unanswered_seconds",
+        "How long the oldest unanswered response waits: a subscriber has stalled if it only grows."
+    );
+}
+
+/// Records that a change was applied.
+pub fn applied(inputs: &Inputs, elapsed: Duration) {
+    counter!("ambit_control_generations_total").increment(1);
+    gauge!("ambit_control_translation_seconds").set(elapsed.as_secs_f64());
+    gauge!("ambit_control_source_problems").set(as_gauge(inputs.problems().len()));
+    let mut objects: BTreeMap<_, usize> = Verdict::ALL.into_iter().map(|verdict| (verdict, 0)).collect();
+    for (key, entry) in inputs.entries() {
+        *objects.entry(verdict(key, entry).0).or_default() += 1;
+    }
+    for (verdict, count) in objects {
+        gauge!("ambit_control_objects", "verdict" => verdict.label()).set(as_gauge(count));
+    }
+}
+
+/// Records how subscribers are, for as long as it runs.
+pub async fn watch(subscribers: Subscribers) {
+    let connected = gauge!("ambit_control_subscribers");
+    let unanswered = gauge!("ambit_control_oldest_unanswered_seconds");
+    let mut looks = tokio::time::interval(LOOK_AT_SUBSCRIBERS);
+    loop {
+        looks.tick().await;
+        connected.set(as_gauge(subscribers.status().len()));
+        unanswered.set(subscribers.oldest_unanswered(Instant::now()).unwrap_or_default().as_secs_f64());
+    }
+}
+
+/// Counts here stay far below what a double holds exactly.
+fn as_gauge(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
