@@ -108,6 +108,16 @@ impl Agent {
         process::succeed(&mut command).map(drop)
     }
 
+    /// Removes every redirection that the agent has left (`ztunnel uninstall`).
+    ///
+    /// # Errors
+    /// When one stays.
+    pub fn uninstall(&self) -> Result<()> {
+        let mut command = self.namespace.command(sandbox::program("ztunnel"));
+        command.arg("uninstall").arg("--state-dir").arg(self.state_directory());
+        process::succeed(&mut command).map(drop)
+    }
+
     /// Ends it as a crash would.
     ///
     /// # Errors

@@ -158,6 +158,29 @@ pub(crate) fn a_pod_is_closed_before_its_first_agent() -> Result<()> {
     client.get(web.at(NGINX))?.expect_body(&marker).map(drop)
 }
 
+pub(crate) fn uninstalling_leaves_pods_as_they_were() -> Result<()> {
+    let mesh = Mesh::of_nodes(["n1", "n2"])?;
+    mesh.ambient_namespace("shop")?;
+    let marker = marker();
+    let (client, web) = pair(&mesh, &marker)?;
+    mesh.start()?;
+    client.get(web.at(NGINX))?.expect_body(&marker)?;
+    for agent in mesh.agents() {
+        agent.kill()?;
+        agent.uninstall()?;
+    }
+    for pod in [&client, &web] {
+        let rules = pod.run("nft", &["list", "ruleset"])?;
+        ensure!(rules.trim().is_empty(), "rules are left: {rules}");
+        for family in ["-4", "-6"] {
+            let routing = pod.run("ip", &[family, "rule", "list"])?;
+            ensure!(!routing.contains("fwmark"), "routing rules are left: {routing}");
+        }
+    }
+    ensure!(readable(&client, web.at(NGINX), &marker)?, "the pods are not in clear");
+    Ok(())
+}
+
 pub(crate) fn an_agent_that_knows_nothing_keeps_a_pod_closed() -> Result<()> {
     let mesh = Mesh::of_nodes(["n1", "n2"])?;
     mesh.ambient_namespace("shop")?;

@@ -1,6 +1,9 @@
 //! Parts that die, and input that is broken: what works goes on, and nothing opens (bar 7).
 
+use std::fs::File;
+use std::io::Write;
 use std::thread;
+use std::time::Duration;
 
 use ambit_tests::apps::{self, NGINX};
 use ambit_tests::mesh::Mesh;
@@ -92,6 +95,22 @@ pub(crate) fn an_agent_restarts_while_control_is_away() -> Result<()> {
     mesh.start_control()?;
     wait::until("the old policy to be gone", SOON, || other.get(web.at(NGINX))?.expect_body("hello"))
         .map(drop)
+}
+
+pub(crate) fn a_file_that_is_written_slowly_is_read_when_it_is_whole() -> Result<()> {
+    let (mesh, client, web) = shop()?;
+    let policy = deny("no-client", "client");
+    let (beginning, end) = policy.split_at(policy.len() / 2);
+    let path = mesh.configuration().directory().join("no-client.yaml");
+    let mut file = File::create(path)?;
+    file.write_all(beginning.as_bytes())?;
+    file.sync_all()?;
+    wait::throughout("being open while the policy is half written", Duration::from_millis(200), || {
+        client.get(web.at(NGINX))?.expect_body("hello").map(drop)
+    })?;
+    file.write_all(end.as_bytes())?;
+    drop(file);
+    wait::until("the policy to hold", SOON, || client.get(web.at(NGINX))?.expect_refused()).map(drop)
 }
 
 pub(crate) fn broken_documents_cost_only_themselves() -> Result<()> {

@@ -73,6 +73,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     capture::without_its_agent_a_pod_is_closed,
     capture::a_pod_is_closed_before_its_first_agent,
     capture::an_agent_that_knows_nothing_keeps_a_pod_closed,
+    capture::uninstalling_leaves_pods_as_they_were,
     capture::a_mark_does_not_open_the_way,
     capture::every_address_family_is_carried,
     capture::the_iptables_backend_carries_every_family,
@@ -86,6 +87,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     faults::control_may_be_away,
     faults::controls_return_interrupts_nothing,
     faults::an_agent_restarts_while_control_is_away,
+    faults::a_file_that_is_written_slowly_is_read_when_it_is_whole,
     faults::broken_documents_cost_only_themselves,
     faults::a_drained_agent_lets_connections_finish,
 ];

@@ -223,13 +223,13 @@ pub(crate) fn say_what_to_try(narrator: &mut Narrator, demo: &Demo, sandbox: San
     let inside = format!("nsenter --target {} --mount --pid --net --", sandbox.outer_pid);
     narrator.say("The mesh runs until Ctrl-C. From another shell, as root:")?;
     narrator.show(&format!(
-        "{inside} ip netns exec shop-cart curl http://{}/\n\
-         {inside} ip netns exec outside-visitor curl http://{}/\n\
+        "{inside} ip netns exec shop-cart curl -sS http://{}/\n\
+         {inside} ip netns exec outside-visitor curl -sS http://{}/\n\
          {inside} ls {configuration}\n\
          {inside} rm {configuration}/strict.yaml\n\
-         {inside} ip netns exec node-1 curl http://127.0.0.1:15000/config_dump\n\
-         {inside} ip netns exec node-2 curl http://127.0.0.1:15020/metrics\n\
-         {inside} ip netns exec control curl http://127.0.0.1:15000/",
+         {inside} ip netns exec node-1 curl -sS http://127.0.0.1:15000/config_dump\n\
+         {inside} ip netns exec node-2 curl -sS http://127.0.0.1:15020/metrics\n\
+         {inside} ip netns exec control curl -sS http://127.0.0.1:15000/",
         demo.web_service.v4(),
         demo.web.at(NGINX),
         configuration = demo.mesh.configuration().directory().display(),
