@@ -1,5 +1,7 @@
 //! Two of our tunnels back to back, over real sockets and real TLS.
 
+#![expect(clippy::unwrap_used, reason = "what fails in a test's own set-up fails the test")]
+
 mod support;
 
 use std::cell::Cell;
@@ -56,7 +58,7 @@ struct Joined {
     stop: Stop<&'static str>,
 }
 
-async fn join(near: TunnelStream, far: TunnelStream, limits: IdleLimits) -> Joined {
+fn join(near: TunnelStream, far: TunnelStream, limits: IdleLimits) -> Joined {
     let (client, near_socket) = application();
     let (server, far_socket) = application();
     let stop = Stop::default();
@@ -68,7 +70,7 @@ async fn join(near: TunnelStream, far: TunnelStream, limits: IdleLimits) -> Join
 async fn joined() -> (Tunnel, Tunnel, Joined) {
     let (client, server) = tunnel_pair(DEFAULT).await;
     let (near, far) = open(&client, &server).await;
-    let joined = join(near, far, PATIENT).await;
+    let joined = join(near, far, PATIENT);
     (client, server, joined)
 }
 
@@ -176,7 +178,7 @@ fn a_slow_reader_stops_its_own_stream_alone() {
     run(async {
         let (client, server, slow) = joined().await;
         let (near, far) = open(&client, &server).await;
-        let mut quick = join(near, far, PATIENT).await;
+        let mut quick = join(near, far, PATIENT);
         // More than the stream's window: the sender must come to rest while nobody reads.
         let mut flood = slow.client;
         let mut blocked = false;
@@ -201,7 +203,7 @@ fn a_silent_connection_ends_after_its_idle_time() {
         let (client, server) = tunnel_pair(DEFAULT).await;
         let (near, far) = open(&client, &server).await;
         let limits = IdleLimits { open: Duration::from_millis(20), half_closed: Duration::from_millis(20) };
-        let joined = join(near, far, limits).await;
+        let joined = join(near, far, limits);
         assert!(matches!(joined.near.await.unwrap().cause, RelayCause::Idle | RelayCause::Reset(_)));
     });
 }
@@ -285,7 +287,7 @@ fn a_retired_tunnel_keeps_its_streams_until_it_is_closed() {
         let (_, mut far) = server.next_request().await.unwrap();
         far.accept(&[]);
         near.response().await.unwrap();
-        let mut joined = join(near, far, PATIENT).await;
+        let mut joined = join(near, far, PATIENT);
 
         pool.retire(|_, generation| generation < 2);
         joined.client.write_all(b"still here").await.unwrap();
