@@ -1,8 +1,8 @@
 //! The last good configuration, kept on disk: an agent that is restarted while control is away
 //! serves by it.
 //!
-//! What a file may hold and when it is refused is in [`format`](self::format), when it is written
-//! in [`keeper`](self::keeper); what is published is [`crate::configuration`]'s decision. The file
+//! What a file may hold and when it is refused is in `format`, when it is written
+//! in `keeper`; what is published is [`crate::configuration`]'s decision. The file
 //! holds no keys. It has no age limit of its own: without control, certificates end within their
 //! life, and nothing is served without them.
 

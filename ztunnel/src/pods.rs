@@ -1,6 +1,6 @@
 //! The pods of this node that the agent captures: which there should be, and bringing it about.
 //!
-//! [`plan`] says what to do; [`PodManager`] does it: opens namespaces and listeners, hands them to
+//! `plan` says what to do; [`PodManager`] does it: opens namespaces and listeners, hands them to
 //! the workers, installs and removes redirections. Rules stay when the agent goes; they leave only
 //! with the pod's enrolment.
 

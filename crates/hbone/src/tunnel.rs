@@ -7,7 +7,7 @@
 //! wakes only when that socket is full or the stream changes state.
 //!
 //! Nothing here is `Send`: a tunnel never leaves its worker. Who may connect to whom is decided
-//! elsewhere; the certificates are verified before a `Tunnel` exists ([`handshake`]).
+//! elsewhere; the certificates are verified before a `Tunnel` exists ([`handshake()`]).
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};

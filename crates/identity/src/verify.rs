@@ -38,7 +38,7 @@ impl From<VerifiedPeer> for Peer {
 }
 
 /// The peer of an accepted connection. `presented` is what
-/// [`rustls::ServerConnection::peer_certificates`] gives after a handshake with
+/// `rustls::ServerConnection::peer_certificates` gives after a handshake with
 /// [`crate::tls::TlsIdentity::server`], which has already checked the trust domain.
 ///
 /// # Errors
@@ -52,7 +52,7 @@ pub fn accepted_peer(presented: &[CertificateDer<'_>]) -> Result<VerifiedPeer, P
 }
 
 /// The peer of an opened connection, which must be one of `expected`. `presented` is what
-/// [`rustls::ClientConnection::peer_certificates`] gives after a handshake with
+/// `rustls::ClientConnection::peer_certificates` gives after a handshake with
 /// [`crate::tls::TlsIdentity::client`]. To be called before any CONNECT is sent.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! The second backend, for kernels whose nf_tables lacks what the first one needs: rules for
 //! `iptables-restore` and `ip6tables-restore`.
 //!
-//! What the rules are is in [`script`]; all functions act on the network namespace the thread is
+//! What the rules are is in `script`; all functions act on the network namespace the thread is
 //! in. The tables are committed one by one, so an error in between leaves a part behind; running
 //! again mends it.
 

@@ -1,7 +1,7 @@
 //! The first backend: one nftables table of our own, written in one transaction that either
 //! happens or does not, and that leaves the same table however often it is repeated.
 //!
-//! What the rules are is in [`ruleset`]; all functions act on the network namespace the thread is
+//! What the rules are is in `ruleset`; all functions act on the network namespace the thread is
 //! in.
 
 mod expression;

@@ -81,7 +81,7 @@ pub const MAX_PINGS: u32 = 512;
 pub const MAX_EMPTY_DATA: u32 = 128;
 
 /// WINDOW_UPDATE frames (CVE-2019-9511: one octet of window at a time makes us send one octet at a
-/// time). Data that we send earns updates back, see [`Floods::data_sent`].
+/// time). Data that we send earns updates back, see `Floods::data_sent`.
 pub const MAX_WINDOW_UPDATES: u32 = 16_384;
 
 /// Frames without effect.
