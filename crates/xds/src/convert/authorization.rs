@@ -2,7 +2,7 @@
 //!
 //! Read from its octets rather than from a decoded message: decoding drops fields that this build
 //! does not know, and a condition that is dropped silently makes an ALLOW rule wider.
-//! What an unenforceable condition does to its rule is decided in [`rules`].
+//! What an unenforceable condition does to its rule is decided in `rules`.
 
 mod matches;
 mod rules;
