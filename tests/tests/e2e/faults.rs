@@ -105,7 +105,7 @@ pub(crate) fn a_file_that_is_written_slowly_is_read_when_it_is_whole() -> Result
     let mut file = File::create(path)?;
     file.write_all(beginning.as_bytes())?;
     file.sync_all()?;
-    wait::throughout("being open while the policy is half written", Duration::from_millis(200), || {
+    wait::throughout("being open while the policy is half written", Duration::from_millis(100), || {
         client.get(web.at(NGINX))?.expect_body("hello").map(drop)
     })?;
     file.write_all(end.as_bytes())?;
