@@ -6,7 +6,7 @@ use std::thread;
 
 use anyhow::Result;
 
-/// The processor, the kernel, and the versions of the programs that are not ours.
+/// The processor, the kernel, how busy it is, and the versions of the programs that are not ours.
 ///
 /// # Errors
 /// When one of them cannot be asked.
@@ -14,11 +14,13 @@ pub(crate) fn describe() -> Result<String> {
     let processors = fs::read_to_string("/proc/cpuinfo")?;
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let load = fs::read_to_string("/proc/loadavg")?;
     let mut lines = vec![format!(
-        "{} x {}, Linux {}",
+        "{} x {}, Linux {}, load before the run {}",
         thread::available_parallelism()?,
         model.trim_start_matches(['\t', ' ', ':']),
-        kernel.trim()
+        kernel.trim(),
+        load.split(' ').next().unwrap_or_default()
     )];
     let envoy = ambit_tests::sandbox::envoy()?;
     for (program, argument) in [
