@@ -88,7 +88,7 @@ impl Fabric {
         Ok(namespace)
     }
 
-    /// A node, reachable from every earlier one and from the `others` on the fabric.
+    /// A node without pods. Who is to reach these is given a route by [`Node::route_from`].
     ///
     /// # Errors
     /// When the kernel refuses.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use ambit_tests::apps::{self, NGINX};
 use ambit_tests::mesh::Mesh;
+use ambit_tests::mesh::fabric::Families;
 use ambit_tests::wait::{self, SOON};
 use anyhow::{Result, ensure};
 
@@ -18,7 +19,7 @@ pub(crate) fn a_service_spreads_over_its_ready_pods() -> Result<()> {
     let mut pods = Vec::new();
     for (name, node) in [("a", "n1"), ("b", "n2"), ("c", "n2")] {
         let label = ("serves".to_owned(), "web".to_owned());
-        let families = ambit_tests::mesh::fabric::Families::Dual;
+        let families = Families::Dual;
         let pod =
             mesh.pod_with(&format!("shop/{name}"), node, families, |object| object.labels.push(label))?;
         apps::nginx(&pod, name)?;
@@ -55,7 +56,7 @@ pub(crate) fn a_failed_connect_is_tried_on_another_endpoint() -> Result<()> {
     let mesh = Mesh::of_nodes(["n1", "n2"])?;
     mesh.ambient_namespace("shop")?;
     let client = mesh.pod("shop/client", "n1")?;
-    let families = ambit_tests::mesh::fabric::Families::Dual;
+    let families = Families::Dual;
     let label = || ("serves".to_owned(), "web".to_owned());
     let works = mesh.pod_with("shop/works", "n2", families, |object| object.labels.push(label()))?;
     // Nothing listens in this pod, which claims to be ready.
