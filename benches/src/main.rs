@@ -129,7 +129,7 @@ fn inside(settings: &Settings) -> Result<()> {
 }
 
 /// Lines of each program's log that the report of a failure shows.
-const LOG_TAIL: usize = 20;
+const LOG_TAIL: usize = 8;
 
 /// The ends of all logs, those in files too: they go with the sandbox.
 fn show_logs() {
