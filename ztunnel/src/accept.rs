@@ -1,17 +1,17 @@
 //! Accepting connections, without losing the worker to a flood or to a lack of descriptors.
+//!
+//! Which options an accepted socket has is the listening socket's matter (`capture::listener`).
 
 use std::future::Future;
-use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ambit_hbone::socket::{Listener, Socket};
 use metrics::counter;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::worker::Pod;
 
@@ -21,8 +21,16 @@ pub struct Accepted {
     pub socket: Socket,
     /// Who connected: the original client's address, IPv4 never as mapped IPv6.
     pub peer: SocketAddr,
+}
+
+impl Accepted {
     /// The address it came to: with TPROXY the one the client asked for.
-    pub local: SocketAddr,
+    ///
+    /// # Errors
+    /// When the socket is not connected.
+    pub fn local(&self) -> std::io::Result<SocketAddr> {
+        self.socket.local_addr().map(canonical)
+    }
 }
 
 /// Accepts until aborted; each connection is served by a task of its own, owned by the worker.
@@ -33,12 +41,12 @@ where
 {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => match accepted(stream, peer) {
-                Ok(accepted) => {
-                    spawn_local(serve(Rc::clone(&pod), accepted));
+            Ok((stream, peer)) => match Socket::of_nonblocking(stream) {
+                Ok(socket) => {
+                    spawn_local(serve(Rc::clone(&pod), Accepted { socket, peer: canonical(peer) }));
                 }
                 // The client is gone already.
-                Err(error) => tracing::debug!(listener = name, %peer, %error, "connection lost at accept"),
+                Err(error) => debug!(listener = name, %peer, %error, "connection lost at accept"),
             },
             Err(error) => {
                 counter!("ambit_accept_errors_total", "listener" => name).increment(1);
@@ -50,14 +58,6 @@ where
     }
 }
 
-fn accepted(stream: TcpStream, peer: SocketAddr) -> io::Result<Accepted> {
-    let options = SockRef::from(&stream);
-    options.set_tcp_nodelay(true)?;
-    options.set_tcp_keepalive(&KEEPALIVE)?;
-    let local = canonical(stream.local_addr()?);
-    Ok(Accepted { socket: Socket::new(stream)?, peer: canonical(peer), local })
-}
-
 /// The address without the IPv4-mapped form that a dual-stack listener gives.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
@@ -65,10 +65,3 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// How long a listener rests after an error that is not the client's.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Finds clients that went away without a word: after 180 s of silence, every 180 s, nine times, as
-/// Istio's proxies do.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(180))
-    .with_interval(Duration::from_secs(180))
-    .with_retries(9);

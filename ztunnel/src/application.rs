@@ -45,7 +45,7 @@ pub async fn connect_app(pod: &Pod, permit: &Permit) -> Result<Socket, Applicati
     let limit = pod.worker.shared.config.connect_timeout;
     let failed = |source| ApplicationError::Connect { destination, source };
     let socket = connect_application(&pod.netns, &pod.marks, permit.source_ip(), destination)?;
-    let socket = Socket::new(socket.into()).map_err(failed)?;
+    let socket = Socket::of_nonblocking(socket.into()).map_err(failed)?;
     timeout(limit, socket.connected())
         .await
         .map_err(|_| ApplicationError::Timeout { destination, seconds: limit.as_secs() })?

@@ -170,7 +170,7 @@ async fn finish_connecting(
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
         outcome => outcome.map_err(failed)?,
     }
-    let socket = Socket::new(socket.into()).map_err(failed)?;
+    let socket = Socket::of_nonblocking(socket.into()).map_err(failed)?;
     timeout(limit, socket.connected())
         .await
         .map_err(|_| DialError::ConnectTimeout { next_hop, seconds: limit.as_secs() })?

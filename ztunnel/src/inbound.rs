@@ -24,6 +24,7 @@ use ambit_mesh::decide::{
 };
 use ambit_mesh::policy::{Peer, Permit, authorize};
 use ambit_mesh::snapshot::Snapshot;
+use ambit_mesh::workload::Workload;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
@@ -36,7 +37,11 @@ use crate::worker::Pod;
 
 /// Serves one connection to the HBONE port until its tunnel is over.
 pub async fn serve(pod: Rc<Pod>, accepted: Accepted) {
-    let Accepted { socket, peer, local } = accepted;
+    let Ok(local) = accepted.local() else {
+        debug!(peer = %accepted.peer, "connection lost at accept");
+        return;
+    };
+    let Accepted { socket, peer } = accepted;
     let (tunnel, verified, expiry) = match secure(&pod, socket).await {
         Ok(secured) => secured,
         Err(refused) => {
@@ -188,12 +193,14 @@ impl Failure {
 async fn serve_stream(pod: Rc<Pod>, connection: Rc<Connection>, head: RequestHead, mut stream: TunnelStream) {
     let mut record = Record::inbound(connection.peer_address, connection.local);
     record.peer(connection.peer.id());
-    match admit(&pod, &connection, &head, &stream, &mut record).await {
-        Ok(admitted) => {
-            let baggage = headers::Baggage::of(&admitted.decision.workload).to_string();
-            stream.accept(&[(headers::BAGGAGE, &baggage)]);
+    // What it takes to admit a connection is large, and not kept while the connection lasts.
+    let admitted = Box::pin(admit(&pod, &connection, &head, &stream, &mut record)).await;
+    drop(head);
+    match admitted {
+        Ok(Admitted { application, workload, listed }) => {
+            stream.accept(&[(headers::BAGGAGE, &pod.baggage.of(&workload))]);
+            drop(workload);
             record.opened();
-            let Admitted { application, listed, .. } = admitted;
             let end = relay(stream, Rc::new(application), pod.worker.idle, listed.stop.clone()).await;
             record.finish(Carried::inbound(end));
         }
@@ -207,7 +214,8 @@ async fn serve_stream(pod: Rc<Pod>, connection: Rc<Connection>, head: RequestHea
 /// An application that accepted a permitted connection.
 struct Admitted {
     application: Socket,
-    decision: InboundDecision,
+    /// The pod, as the decision saw it.
+    workload: Arc<Workload>,
     listed: Listed,
 }
 
@@ -240,7 +248,7 @@ async fn admit(
         application = connect_app(pod, &permit) => application?,
         reason = stream.abandoned() => return Err(Failure::Abandoned(reason)),
     };
-    Ok(Admitted { application, decision, listed })
+    Ok(Admitted { application, workload: decision.workload, listed })
 }
 
 /// A snapshot that knows the pod; after the wait, whatever there is.

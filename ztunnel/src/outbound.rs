@@ -32,24 +32,39 @@ use crate::worker::Pod;
 
 /// Serves one captured connection from accept to its last line in the log.
 pub async fn serve(pod: Rc<Pod>, accepted: Accepted) {
-    let Accepted { socket, peer, local } = accepted;
-    let destination = match original_dst::outbound(socket.get()) {
+    // What it takes to open a connection is large, and not kept while the connection lasts.
+    let Some(Opened { socket, upstream, record }) = Box::pin(open(&pod, accepted)).await else { return };
+    record.finish(carry(&pod, socket, upstream).await);
+}
+
+/// A connection with an established way to its destination.
+struct Opened {
+    socket: Socket,
+    upstream: Upstream,
+    record: Record,
+}
+
+/// `None` when the connection was refused; everything is said and counted then.
+async fn open(pod: &Rc<Pod>, accepted: Accepted) -> Option<Opened> {
+    let Accepted { socket, peer } = accepted;
+    let destination = match original_dst::outbound(socket.get(), peer) {
         Ok(destination) => destination,
         Err(error) => {
-            debug!(%peer, %local, %error, "a connection to the outbound port was not redirected there: closed");
+            debug!(%peer, %error, "a connection to the outbound port was not redirected there: closed");
             socket.reset_on_close();
-            return;
+            return None;
         }
     };
     let mut record = Record::outbound(peer, destination);
-    match establish(&pod, peer, destination, &mut record).await {
+    match establish(pod, peer, destination, &mut record).await {
         Ok(upstream) => {
             record.opened();
-            record.finish(carry(&pod, socket, upstream).await);
+            Some(Opened { socket, upstream, record })
         }
         Err(failure) => {
             socket.reset_on_close();
             record.fail(failure.flag(), &failure);
+            None
         }
     }
 }
@@ -219,7 +234,7 @@ async fn wait_until_known(pod: &Pod, current: Arc<Snapshot>, address: &NetworkAd
 async fn connect_to(
     pod: &Rc<Pod>,
     peer: SocketAddr,
-    source: &Workload,
+    source: &Arc<Workload>,
     decision: &OutboundDecision,
 ) -> Result<Upstream, Failure> {
     match &decision.transport {
@@ -239,7 +254,7 @@ async fn connect_to(
 async fn request_tunnel(
     pod: &Rc<Pod>,
     peer: SocketAddr,
-    source: &Workload,
+    source: &Arc<Workload>,
     decision: &OutboundDecision,
     authority: SocketAddr,
     expected: &IdentitySet,
@@ -248,7 +263,7 @@ async fn request_tunnel(
     let identity = pod.identity().await.ok_or(Failure::NoIdentity)?;
     let service_host = decision.service.as_ref().map(|service| &*service.name.hostname);
     let forwarded = headers::forwarded(peer, service_host);
-    let baggage = headers::Baggage::of(source).to_string();
+    let baggage = pod.baggage.of(source);
     let traceparent = headers::TraceParent::random(&mut *pod.worker.rng.borrow_mut()).to_string();
     let authority = authority.to_string();
     let request = ConnectRequest {

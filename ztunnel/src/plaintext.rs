@@ -1,6 +1,7 @@
 //! Plaintext connections that others open to a pod: the same decision and policy as for a tunnel,
 //! with a peer that proved nothing.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use ambit_mesh::decide::{InboundError, InboundRequest, InboundTarget, ResponseFlag, inbound};
@@ -14,11 +15,17 @@ use crate::record::{Carried, Record};
 use crate::splice::splice;
 use crate::worker::Pod;
 use ambit_hbone::socket::Socket;
+use tracing::debug;
 
 /// Serves one plaintext connection.
 pub async fn serve(pod: Rc<Pod>, accepted: Accepted) {
-    let mut record = Record::inbound(accepted.peer, accepted.local);
-    match admit(&pod, &accepted, &mut record).await {
+    let Ok(local) = accepted.local() else {
+        debug!(peer = %accepted.peer, "connection lost at accept");
+        return;
+    };
+    let mut record = Record::inbound(accepted.peer, local);
+    // What it takes to admit a connection is large, and not kept while the connection lasts.
+    match Box::pin(admit(&pod, accepted.peer, local, &mut record)).await {
         Ok((application, listed)) => {
             record.opened();
             let worker = &pod.worker;
@@ -54,13 +61,18 @@ impl Failure {
     }
 }
 
-async fn admit(pod: &Rc<Pod>, accepted: &Accepted, record: &mut Record) -> Result<(Socket, Listed), Failure> {
+async fn admit(
+    pod: &Rc<Pod>,
+    peer: SocketAddr,
+    local: SocketAddr,
+    record: &mut Record,
+) -> Result<(Socket, Listed), Failure> {
     let request = InboundRequest {
         workload: &pod.uid,
-        local: accepted.local,
+        local,
         target: InboundTarget::Plaintext,
         peer: Peer::Unauthenticated,
-        peer_ip: accepted.peer.ip(),
+        peer_ip: peer.ip(),
     };
     let snapshot = known_pod(pod).await.ok_or(Failure::NoSnapshot)?;
     let decision = inbound(&snapshot, &request)?;

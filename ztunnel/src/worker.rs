@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::thread;
 
 use ambit_hbone::buffer::BufferPool;
+use ambit_hbone::headers::Baggage;
 use ambit_hbone::pool::Pool;
 use ambit_hbone::pool::policy::Limits;
 use ambit_hbone::relay::IdleLimits;
 use ambit_hbone::socket::Listener;
 use ambit_identity::tls::TlsIdentity;
-use ambit_mesh::workload::WorkloadUid;
+use ambit_mesh::workload::{Workload, WorkloadUid};
 use ambit_runtime::drain::DrainWatch;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -140,6 +141,8 @@ pub struct Pod {
     pub marks: Marks,
     /// Its certificate, as it is renewed.
     identity: watch::Receiver<Option<Arc<TlsIdentity>>>,
+    /// What it says of itself in every CONNECT.
+    pub baggage: BaggageText,
     /// Its tunnels to others.
     pub tunnels: TunnelPool,
     /// The tunnels of others to it.
@@ -161,6 +164,28 @@ impl Pod {
         let limit = self.worker.shared.config.unknown_wait;
         let found = tokio::time::timeout(limit, receiver.wait_for(Option::is_some)).await.ok()?.ok()?;
         found.clone()
+    }
+}
+
+/// The `baggage` of a pod as text, written anew only when the pod changes.
+#[derive(Default)]
+pub struct BaggageText {
+    last: RefCell<Option<(Arc<Workload>, Rc<str>)>>,
+}
+
+impl BaggageText {
+    /// The field's value for the pod as `workload`.
+    pub fn of(&self, workload: &Arc<Workload>) -> Rc<str> {
+        let mut last = self.last.borrow_mut();
+        match &*last {
+            // The workload is kept, so that no other can take its place in memory.
+            Some((of, text)) if Arc::ptr_eq(of, workload) => Rc::clone(text),
+            Some(_) | None => {
+                let text: Rc<str> = Baggage::of(workload).to_string().into();
+                *last = Some((Arc::clone(workload), Rc::clone(&text)));
+                text
+            }
+        }
     }
 }
 
@@ -253,6 +278,7 @@ impl Serving {
             netns,
             marks,
             identity,
+            baggage: BaggageText::default(),
             tunnels: Pool::new(Limits::default()),
             accepted: crate::inbound::AcceptedTunnels::default(),
         });

@@ -168,9 +168,16 @@ impl Codec {
 
     /// Memory to write into, as it came from [`take_buffer`](Self::take_buffer) or initialised by
     /// the shell: its length is used, whatever is in it. Returns the memory that is not used: what
-    /// the codec had before, or `memory` itself if output still waits; perhaps empty.
+    /// the codec had before, or `memory` itself if output waits in no less; perhaps empty.
     pub fn lend_buffer(&mut self, memory: Vec<u8>) -> Vec<u8> {
         self.output.lend_memory(memory)
+    }
+
+    /// Octets of output that fit into the memory at hand, frame headers included. A slot for payload
+    /// is best asked for only while it is large: beyond it the codec makes memory of its own.
+    #[must_use]
+    pub fn output_spare(&self) -> usize {
+        self.output.spare()
     }
 
     /// How many streams [`open`](Self::open) would open now; 0 for a server.

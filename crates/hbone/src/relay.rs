@@ -198,7 +198,10 @@ impl<S> Relay<S> {
             // Memory of a burst is not kept for a connection that may idle for hours.
             drop(state.pending.take_memory());
             if state.ended && !self.tunnel_ended {
-                self.application.shutdown_write();
+                // Where the application ended before, the close that follows says the same.
+                if !self.application_ended {
+                    self.application.shutdown_write();
+                }
                 self.tunnel_ended = true;
                 self.arm_idle(self.limits.half_closed);
             }
@@ -259,11 +262,9 @@ impl<S> Relay<S> {
     }
 
     fn read_into(&self, core: &mut Core, cx: &mut Context<'_>, max: usize) -> Poll<std::io::Result<usize>> {
-        if core.codec.output().is_empty() {
-            let unused = core.codec.lend_buffer(core.buffers.take());
-            core.buffers.give(unused);
-        }
+        core.lend_piece();
         let id = self.stream.id;
+        let max = max.min(core.codec.output_spare().saturating_sub(FRAME_ROOM));
         let slot = core.codec.data_slot(id, max);
         let read = self.application.poll_read(cx, slot);
         let n = match &read {
@@ -323,6 +324,9 @@ impl<S> Future for Relay<S> {
         })
     }
 }
+
+/// Octets kept free behind a slot for its frame header, so that the codec stays within its piece.
+const FRAME_ROOM: usize = 64;
 
 /// Octets that one connection may move in one poll before others get their turn.
 const READ_BUDGET: usize = BufferPool::PIECE / 2;

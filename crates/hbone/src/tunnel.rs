@@ -196,10 +196,19 @@ impl fmt::Debug for Tunnel {
 }
 
 impl Core {
-    /// Octets that wait to be written to the peer; flows stop reading their application above
-    /// [`BACKLOG_LIMIT`].
+    /// Whether a flow may read its application now: little enough waits for the peer's TCP window,
+    /// and the turn's output has room for a frame worth its header. Otherwise the driver goes first.
     pub(crate) fn may_send(&self) -> bool {
-        self.backlog + self.codec.output().len() < BACKLOG_LIMIT
+        self.backlog < BACKLOG_LIMIT && self.codec.output().len() + MIN_SLOT <= BufferPool::PIECE
+    }
+
+    /// Gives the codec a piece of the worker's memory, unless it has one. Small frames alone live in
+    /// memory of their size.
+    pub(crate) fn lend_piece(&mut self) {
+        if self.codec.output_spare() + self.codec.output().len() < BufferPool::PIECE {
+            let unused = self.codec.lend_buffer(self.buffers.take());
+            self.buffers.give(unused);
+        }
     }
 
     /// Wakes the task when [`Self::may_send`] holds again.
@@ -244,7 +253,12 @@ impl Core {
 /// The certificates a handshake ended with, leaf first.
 pub type PeerCertificates = Vec<CertificateDer<'static>>;
 
-/// Octets queued for one peer before its flows stop reading; two pieces of a worker's memory.
+/// Room in the output for which reading an application is worth its system call: a full TLS record,
+/// with frame headers to spare.
+const MIN_SLOT: usize = 16 * 1024 + 64;
+
+/// Encrypted octets queued for one peer before its flows stop reading; two pieces of a worker's
+/// memory.
 const BACKLOG_LIMIT: usize = 2 * BufferPool::PIECE;
 
 /// How a socket comes to a flow: shared with the driver, which writes to it directly.

@@ -10,15 +10,13 @@ use socket2::SockRef;
 
 use super::rules::CapturePort;
 
-/// The destination that the application asked for on a connection accepted on port 15001.
+/// The destination that the application asked for on a connection accepted on port 15001. `client` is
+/// where it was accepted from: its family is the connection's.
 ///
 /// # Errors
 /// When the connection was not redirected, and conntrack knows nothing of it.
-pub fn outbound(connection: &impl AsFd) -> Result<SocketAddr, OriginalDstError> {
-    let socket = SockRef::from(connection);
-    local_address(&socket)
-        .and_then(|local| translated(&socket, local))
-        .map_err(|source| OriginalDstError { source })
+pub fn outbound(connection: &impl AsFd, client: SocketAddr) -> Result<SocketAddr, OriginalDstError> {
+    translated(&SockRef::from(connection), client).map_err(|source| OriginalDstError { source })
 }
 
 /// The destination that the client asked for on a connection accepted on port 15006 or 15008.
@@ -48,9 +46,10 @@ pub struct OriginalDstError {
     source: io::Error,
 }
 
-/// As conntrack has it. On a dual-stack socket an IPv4 connection is asked for as IPv4.
-fn translated(socket: &SockRef<'_>, local: SocketAddr) -> io::Result<SocketAddr> {
-    let original = if local.is_ipv4() { socket.original_dst_v4()? } else { socket.original_dst_v6()? };
+/// As conntrack has it, for a connection with this address at either end. On a dual-stack socket an
+/// IPv4 connection is asked for as IPv4.
+fn translated(socket: &SockRef<'_>, end: SocketAddr) -> io::Result<SocketAddr> {
+    let original = if end.is_ipv4() { socket.original_dst_v4()? } else { socket.original_dst_v6()? };
     plain(original.as_socket())
 }
 

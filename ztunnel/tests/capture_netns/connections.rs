@@ -1,6 +1,7 @@
 //! What becomes of single connections.
 
 use std::net::{IpAddr, TcpStream};
+use std::time::Duration;
 
 use socket2::{Domain, SockRef};
 use ztunnel::capture::rules::CapturePort;
@@ -18,9 +19,30 @@ fn a_connection_of_the_pod_reaches_the_agent_with_its_destination() {
             let destination = network.outside_address(family, 80);
             let mut client = connect(&network.pod, destination).unwrap();
             let (mut captured, peer) = accept(&agent.outbound);
-            assert_eq!(original_dst::outbound(&captured).unwrap(), destination, "{backend} {family:?}");
+            let original = original_dst::outbound(&captured, peer).unwrap();
+            assert_eq!(original, destination, "{backend} {family:?}");
             assert_eq!(peer, client.local_addr().unwrap());
             exchange(&mut client, &mut captured);
+        }
+    }
+}
+
+/// Setting them on each connection would cost five system calls of each.
+#[test]
+fn accepted_connections_have_their_options_from_the_listening_socket() {
+    let network = Network::new();
+    let agent = Agent::start(&network);
+    network.enroll(Backend::Nftables);
+    for family in FAMILIES {
+        let _outbound = connect(&network.pod, network.outside_address(family, 80)).unwrap();
+        let _inbound = connect(&network.outside, network.pod_address(family, 80)).unwrap();
+        let _hbone = connect(&network.outside, network.pod_address(family, 15008)).unwrap();
+        for listener in [&agent.outbound, &agent.plaintext, &agent.hbone] {
+            let (accepted, _) = accept(listener);
+            let options = SockRef::from(&accepted);
+            assert!(options.tcp_nodelay().unwrap(), "{family:?}: small writes would wait");
+            assert!(options.keepalive().unwrap(), "{family:?}: a client that vanished is never noticed");
+            assert_eq!(options.tcp_keepalive_time().unwrap(), Duration::from_secs(180), "{family:?}");
         }
     }
 }
@@ -166,7 +188,7 @@ fn the_agents_own_connections_leave_the_pod() {
             let (mut served, peer) = accept(&server);
             assert_eq!(peer.ip(), network.pod_address(family, 0).ip());
             let mut outbound = TcpStream::from(outbound);
-            SockRef::from(&outbound).set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+            SockRef::from(&outbound).set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             exchange(&mut outbound, &mut served);
         }
     }

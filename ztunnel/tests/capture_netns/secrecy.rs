@@ -100,8 +100,9 @@ fn a_process_that_sets_a_mark_is_captured_all_the_same() {
             for family in FAMILIES {
                 let destination = network.outside_address(family, 80);
                 let _client = connect_marked(&network.pod, destination, mark).unwrap();
-                let (captured, _) = accept(&agent.outbound);
-                assert_eq!(original_dst::outbound(&captured).unwrap(), destination, "{backend} {mark:#x}");
+                let (captured, peer) = accept(&agent.outbound);
+                let original = original_dst::outbound(&captured, peer).unwrap();
+                assert_eq!(original, destination, "{backend} {mark:#x}");
             }
         }
     }

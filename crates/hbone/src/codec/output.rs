@@ -56,14 +56,24 @@ impl Output {
         Some(std::mem::take(&mut self.memory))
     }
 
-    /// Works in `memory` from now on, unless octets wait in the memory at hand; returns the one that
-    /// is not used.
-    pub(super) fn lend_memory(&mut self, memory: Vec<u8>) -> Vec<u8> {
-        if self.start != self.end {
+    /// Works in `memory` from now on, with what waits moved there; returns the memory that is not
+    /// used: the earlier one, or `memory` if that is not larger and something waits.
+    pub(super) fn lend_memory(&mut self, mut memory: Vec<u8>) -> Vec<u8> {
+        let waiting = self.end - self.start;
+        if waiting > 0 && memory.len() <= self.memory.len() {
             return memory;
         }
+        memory[..waiting].copy_from_slice(&self.memory[self.start..self.end]);
+        self.start = 0;
+        self.end = waiting;
         self.slot = None;
         std::mem::replace(&mut self.memory, memory)
+    }
+
+    /// Octets that could be written without more memory.
+    pub(super) fn spare(&self) -> usize {
+        // What was written out counts: `room` moves the rest there.
+        self.memory.len() - (self.end - self.start)
     }
 
     /// Writes a frame that the peer did not ask for.
@@ -216,10 +226,24 @@ mod tests {
         }
         assert_eq!(output.memory.len(), 64 * 1024, "memory grew although a whole frame fitted");
         assert!(output.take_memory().is_none());
-        assert!(!output.lend_memory(vec![0; 10]).is_empty(), "memory in use was replaced");
+        assert!(!output.lend_memory(vec![0; 10]).is_empty(), "memory in use was replaced by less");
         output.consume(output.waiting().len());
         assert_eq!(output.take_memory().map(|memory| memory.len()), Some(64 * 1024));
         assert!(output.take_memory().is_none());
+    }
+
+    #[test]
+    fn larger_memory_takes_what_waits_along() {
+        let mut output = Output::default();
+        let (head, payload) = ping();
+        output.frame(head, &payload);
+        output.frame(head, &payload);
+        output.consume(3);
+        let before = output.waiting().to_vec();
+        let returned = output.lend_memory(vec![0; 64 * 1024]);
+        assert!(returned.len() < 64 * 1024 && !returned.is_empty(), "the small memory comes back");
+        assert_eq!(output.waiting(), before);
+        assert_eq!(output.spare(), 64 * 1024 - before.len());
     }
 
     #[test]
