@@ -18,6 +18,7 @@ use rustls::{ClientConfig, ServerConfig};
 use crate::certificate::{CertificateRefused, WorkloadCertificate, root_store};
 use verifiers::{MeshClientVerifier, MeshServerVerifier};
 
+mod verified_chains;
 mod verifiers;
 
 /// The application protocol of HBONE; both ends insist on it.

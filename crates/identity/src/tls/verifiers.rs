@@ -20,6 +20,7 @@ use rustls::{
 };
 
 use super::provider;
+use super::verified_chains::VerifiedChains;
 use crate::spiffe;
 use crate::verify::PeerRefused;
 
@@ -27,6 +28,7 @@ use crate::verify::PeerRefused;
 pub(super) struct MeshClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
     trust_domains: BTreeSet<TrustDomain>,
+    verified: VerifiedChains,
 }
 
 impl MeshClientVerifier {
@@ -35,7 +37,7 @@ impl MeshClientVerifier {
         trust_domains: BTreeSet<TrustDomain>,
     ) -> Result<Self, VerifierBuilderError> {
         let chain = WebPkiClientVerifier::builder_with_provider(roots, provider().clone()).build()?;
-        Ok(Self { chain, trust_domains })
+        Ok(Self { chain, trust_domains, verified: VerifiedChains::default() })
     }
 }
 
@@ -46,11 +48,15 @@ impl ClientCertVerifier for MeshClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        if self.verified.contains(leaf, intermediates, now) {
+            return Ok(ClientCertVerified::assertion());
+        }
         let verified = self.chain.verify_client_cert(leaf, intermediates, now)?;
         let id = spiffe::from_certificate(leaf).map_err(|refused| refusal(refused.into()))?;
         if !self.trust_domains.contains(id.trust_domain()) {
             return Err(refusal(PeerRefused::TrustDomain { presented: id }));
         }
+        self.verified.insert(leaf, intermediates);
         Ok(verified)
     }
 
@@ -98,11 +104,12 @@ impl fmt::Debug for MeshClientVerifier {
 #[derive(Debug)]
 pub(super) struct MeshServerVerifier {
     roots: RootCertStore,
+    verified: VerifiedChains,
 }
 
 impl MeshServerVerifier {
     pub(super) fn new(roots: RootCertStore) -> Self {
-        Self { roots }
+        Self { roots, verified: VerifiedChains::default() }
     }
 }
 
@@ -115,10 +122,14 @@ impl ServerCertVerifier for MeshServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if self.verified.contains(leaf, intermediates, now) {
+            return Ok(ServerCertVerified::assertion());
+        }
         let algorithms = provider().signature_verification_algorithms.all;
         let parsed = ParsedCertificate::try_from(leaf)?;
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
         spiffe::from_certificate(leaf).map_err(|refused| refusal(refused.into()))?;
+        self.verified.insert(leaf, intermediates);
         Ok(ServerCertVerified::assertion())
     }
 
