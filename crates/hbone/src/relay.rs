@@ -143,11 +143,11 @@ impl<S> Relay<S> {
             state.application = Some(Rc::clone(&application));
         }
         Self {
+            from_application: 0,
             stream,
             application,
             limits,
             stop,
-            from_application: 0,
             to_application: 0,
             application_ended: false,
             tunnel_ended: false,
@@ -210,7 +210,9 @@ impl<S> Relay<S> {
         if let Some(reason) = state.reset {
             return Err(RelayCause::Reset(reason));
         }
-        if let Some(end) = end {
+        // Once both sides have said all, the tunnel may go: a peer that drains closes it in the same
+        // breath, and what is left to deliver is here.
+        if let Some(end) = end.filter(|_| !(state.ended && self.application_ended)) {
             return Err(RelayCause::TunnelLost(end));
         }
         if !core.codec.output().is_empty() {

@@ -240,6 +240,29 @@ fn a_tunnel_that_shuts_down_finishes_its_streams_first() {
     });
 }
 
+/// A draining peer sends the last octets, the end of the stream and the end of the tunnel in one go;
+/// the application takes its time.
+#[test]
+fn a_complete_transfer_survives_the_tunnel_that_closes_behind_it() {
+    run(async {
+        let (_client, server, mut joined) = joined().await;
+        let sent = pattern(300_000, 3);
+        joined.client.shutdown().await.unwrap();
+        assert_eq!(joined.server.read(&mut [0]).await.unwrap(), 0);
+        server.shutdown();
+        joined.server.write_all(&sent).await.unwrap();
+        drop(joined.server);
+        let far = joined.far.await.unwrap();
+        assert!(matches!(far.cause, RelayCause::Finished), "{:?}", far.cause);
+        assert!(server.next_request().await.is_none(), "the tunnel stays open");
+        let mut received = Vec::new();
+        joined.client.read_to_end(&mut received).await.unwrap();
+        assert!(received == sent, "the client has {} of {} octets", received.len(), sent.len());
+        let near = joined.near.await.unwrap();
+        assert!(matches!(near.cause, RelayCause::Finished), "{:?}", near.cause);
+    });
+}
+
 #[test]
 fn a_thousand_streams_share_tunnels_within_the_peers_limit() {
     run(async {

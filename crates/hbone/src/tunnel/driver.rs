@@ -273,7 +273,7 @@ impl Drop for Driver {
 
 /// The end of the peer's connection is orderly only when no stream depends on it.
 fn orderly_if_idle(core: &Core) -> TunnelEnd {
-    if core.streams.is_empty() { TunnelEnd::Closed } else { TunnelEnd::PeerClosed }
+    if core.codec.open_streams() == 0 { TunnelEnd::Closed } else { TunnelEnd::PeerClosed }
 }
 
 /// Reads of one turn before the worker's other tasks get theirs.
