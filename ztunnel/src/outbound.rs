@@ -30,6 +30,10 @@ use crate::record::{Carried, Record};
 use crate::splice::splice;
 use crate::worker::Pod;
 
+mod early;
+
+use early::Early;
+
 /// Serves one captured connection from accept to its last line in the log.
 pub async fn serve(pod: Rc<Pod>, accepted: Accepted) {
     // What it takes to open a connection is large, and not kept while the connection lasts.
@@ -56,7 +60,7 @@ async fn open(pod: &Rc<Pod>, accepted: Accepted) -> Option<Opened> {
         }
     };
     let mut record = Record::outbound(peer, destination);
-    match establish(pod, peer, destination, &mut record).await {
+    match establish(pod, &socket, peer, destination, &mut record).await {
         Ok(upstream) => {
             record.opened();
             Some(Opened { socket, upstream, record })
@@ -104,6 +108,8 @@ enum Failure {
     },
     #[error("{next_hop} did not answer the CONNECT within {seconds} s")]
     ResponseTimeout { next_hop: SocketAddr, seconds: u64 },
+    #[error("the application gave up before its connection was answered: {0}")]
+    Application(#[source] std::io::Error),
     #[error("{next_hop} refused the connection with status {status}{hint}", hint = status_hint(*status))]
     Status { next_hop: SocketAddr, status: u16 },
 }
@@ -129,7 +135,29 @@ impl Failure {
             | Self::Refused(_)
             | Self::NoIdentity
             | Self::Request { .. }
+            | Self::Application(_)
             | Self::ResponseTimeout { .. } => false,
+        }
+    }
+
+    /// Whether it is certain that the far application has seen nothing of what went with the CONNECT.
+    fn says_not_delivered(&self) -> bool {
+        match self {
+            // The peer answers so only before its application has accepted.
+            Self::Status { .. } => true,
+            // RFC 9113 §8.7: REFUSED_STREAM is sent "prior to any processing having occurred".
+            Self::Stream { source: StreamError::Reset { reason }, .. } => *reason == Reason::RefusedStream,
+            // No stream was opened, so nothing went.
+            Self::SourceUnknown
+            | Self::Refused(_)
+            | Self::NoIdentity
+            | Self::Dial(_)
+            | Self::Plain(_)
+            | Self::NoRoom { .. }
+            | Self::Request { .. } => true,
+            Self::Stream { source: StreamError::TunnelLost(_), .. }
+            | Self::ResponseTimeout { .. }
+            | Self::Application(_) => false,
         }
     }
 
@@ -147,6 +175,7 @@ impl Failure {
             | Self::Refused(_)
             | Self::NoIdentity
             | Self::Request { .. }
+            | Self::Application(_)
             | Self::ResponseTimeout { .. } => false,
         }
     }
@@ -163,6 +192,7 @@ impl Failure {
             | Self::Request { .. }
             | Self::Stream { .. }
             | Self::ResponseTimeout { .. }
+            | Self::Application(_)
             | Self::Status { .. } => ResponseFlag::ConnectFailure,
         }
     }
@@ -170,6 +200,7 @@ impl Failure {
 
 async fn establish(
     pod: &Rc<Pod>,
+    application: &Socket,
     peer: SocketAddr,
     destination: SocketAddr,
     record: &mut Record,
@@ -181,6 +212,7 @@ async fn establish(
         .await
         .ok_or(Failure::SourceUnknown)?;
     record.source(&source);
+    let mut early = Early::of(application);
     let mut tried = Vec::new();
     let mut failed = None;
     let mut waited = false;
@@ -204,10 +236,14 @@ async fn establish(
             Err(Outcome::Refused(error)) => return Err(failed.unwrap_or(Failure::Refused(error))),
         };
         record.decided(&decision);
-        match connect_to(pod, peer, &source, &decision).await {
+        match connect_to(pod, peer, &source, &decision, &mut early).await {
             Ok(upstream) => return Ok(upstream),
             Err(failure) => match &decision.endpoint {
-                Some(endpoint) if failure.may_try_another() && tried.len() + 1 < MAX_ENDPOINTS_TRIED => {
+                Some(endpoint)
+                    if failure.may_try_another()
+                        && !early.may_have_arrived(&failure)
+                        && tried.len() + 1 < MAX_ENDPOINTS_TRIED =>
+                {
                     debug!(%destination, next_hop = %decision.next_hop, error = %failure, "trying another endpoint");
                     tried.push(endpoint.uid.clone());
                     failed = Some(failure);
@@ -236,29 +272,41 @@ async fn connect_to(
     peer: SocketAddr,
     source: &Arc<Workload>,
     decision: &OutboundDecision,
+    early: &mut Early<'_>,
 ) -> Result<Upstream, Failure> {
     match &decision.transport {
         Transport::Passthrough => {
             connect(pod, decision.next_hop).await.map(Upstream::Plain).map_err(Failure::Plain)
         }
         Transport::Hbone { authority, expected } => {
-            let mut outcome = request_tunnel(pod, peer, source, decision, *authority, expected).await;
-            if outcome.as_ref().is_err_and(Failure::is_stale_tunnel) {
-                outcome = request_tunnel(pod, peer, source, decision, *authority, expected).await;
+            let request = Request { peer, source, decision, authority: *authority, expected };
+            let mut outcome = request_tunnel(pod, &request, early).await;
+            if let Err(failure) = &outcome
+                && failure.is_stale_tunnel()
+                && !early.may_have_arrived(failure)
+            {
+                outcome = request_tunnel(pod, &request, early).await;
             }
             outcome.map(Upstream::Tunnel)
         }
     }
 }
 
+/// What is asked of the peer of a tunnel.
+struct Request<'a> {
+    peer: SocketAddr,
+    source: &'a Arc<Workload>,
+    decision: &'a OutboundDecision,
+    authority: SocketAddr,
+    expected: &'a IdentitySet,
+}
+
 async fn request_tunnel(
     pod: &Rc<Pod>,
-    peer: SocketAddr,
-    source: &Arc<Workload>,
-    decision: &OutboundDecision,
-    authority: SocketAddr,
-    expected: &IdentitySet,
+    request: &Request<'_>,
+    early: &mut Early<'_>,
 ) -> Result<TunnelStream, Failure> {
+    let Request { peer, source, decision, authority, expected } = *request;
     let next_hop = decision.next_hop;
     let identity = pod.identity().await.ok_or(Failure::NoIdentity)?;
     let service_host = decision.service.as_ref().map(|service| &*service.name.hostname);
@@ -280,13 +328,18 @@ async fn request_tunnel(
         AcquireError::Full => Failure::NoRoom { next_hop },
         AcquireError::Refused(source) => Failure::Request { next_hop, source },
     })?;
+    early.send(&mut stream, decision, &pod.worker.buffers).map_err(Failure::Application)?;
     let limit = response_limit(pod);
     let response = timeout(limit, stream.response())
         .await
         .map_err(|_| Failure::ResponseTimeout { next_hop, seconds: limit.as_secs() })?
         .map_err(|source| Failure::Stream { next_hop, source })?;
     match response.status {
-        200 => Ok(stream),
+        200 => {
+            let settled = early.settle(&mut stream).await;
+            settled.map_err(|source| Failure::Stream { next_hop, source })?;
+            Ok(stream)
+        }
         status => Err(Failure::Status { next_hop, status }),
     }
 }
@@ -304,8 +357,8 @@ async fn carry(pod: &Rc<Pod>, socket: Socket, upstream: Upstream) -> Carried {
             Carried::outbound(relay(stream, Rc::new(socket), worker.idle, listed.stop.clone()).await)
         }
         Upstream::Plain(upstream) => {
-            let buffers = worker.buffers.clone();
-            Carried::plain(splice(socket, upstream, buffers, worker.idle, listed.stop.clone()).await)
+            let memory = worker.splice_memory();
+            Carried::plain(splice(socket, upstream, memory, worker.idle, listed.stop.clone()).await)
         }
     }
 }

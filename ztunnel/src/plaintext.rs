@@ -29,9 +29,9 @@ pub async fn serve(pod: Rc<Pod>, accepted: Accepted) {
         Ok((application, listed)) => {
             record.opened();
             let worker = &pod.worker;
-            let (buffers, stop) = (worker.buffers.clone(), listed.stop.clone());
+            let (memory, stop) = (worker.splice_memory(), listed.stop.clone());
             record.finish(Carried::plain(
-                splice(accepted.socket, application, buffers, worker.idle, stop).await,
+                splice(accepted.socket, application, memory, worker.idle, stop).await,
             ));
         }
         Err(failure) => {

@@ -1,17 +1,23 @@
 //! Carries octets between two plain sockets: passthrough out of a pod, and plaintext into one.
 //!
-//! Half-close is kept; anything but two orderly ends becomes a reset on both sides. Memory is
-//! borrowed from the worker when a socket is readable and given back when its octets are gone.
+//! Half-close is kept; anything but two orderly ends becomes a reset on both sides. How octets move is
+//! [`direction`]'s.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ambit_hbone::buffer::{Buffer, BufferPool};
+use ambit_hbone::buffer::BufferPool;
 use ambit_hbone::relay::{IdleLimits, Stop};
 use ambit_hbone::socket::Socket;
 use tokio::time::{Instant, Sleep, sleep};
+
+mod direction;
+mod pipe;
+
+use direction::{Direction, Failed};
+pub use pipe::PipePool;
 
 /// How a plain connection ended, and what it carried.
 #[derive(Debug)]
@@ -43,14 +49,14 @@ pub enum SpliceCause<S> {
 pub async fn splice<S>(
     downstream: Socket,
     upstream: Socket,
-    buffers: BufferPool,
+    memory: Memory,
     limits: IdleLimits,
     stop: Stop<S>,
 ) -> SpliceEnd<S> {
     Splice {
         downstream,
         upstream,
-        buffers,
+        memory,
         limits,
         stop,
         to_upstream: Direction::default(),
@@ -61,10 +67,19 @@ pub async fn splice<S>(
     .await
 }
 
+/// Where octets wait between the sockets: one worker's, borrowed while they do.
+#[derive(Clone, Default)]
+pub struct Memory {
+    /// For those that are copied.
+    pub buffers: BufferPool,
+    /// For those that are not.
+    pub pipes: PipePool,
+}
+
 struct Splice<S> {
     downstream: Socket,
     upstream: Socket,
-    buffers: BufferPool,
+    memory: Memory,
     limits: IdleLimits,
     stop: Stop<S>,
     to_upstream: Direction,
@@ -73,99 +88,14 @@ struct Splice<S> {
     carried_at_timer: u64,
 }
 
-/// One direction: what was read and not yet written, and whether more will come.
-#[derive(Default)]
-struct Direction {
-    pending: Buffer,
-    carried: u64,
-    read_ended: bool,
-    ended: bool,
-}
-
-enum Failed {
-    Reading(std::io::Error),
-    Writing(std::io::Error),
-}
-
-impl Direction {
-    /// Moves what can be moved now; `Ready` once this direction has ended.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &Socket,
-        to: &Socket,
-        buffers: &BufferPool,
-    ) -> Poll<Result<(), Failed>> {
-        let mut budget = TURN_BUDGET;
-        while !self.ended {
-            while !self.pending.is_empty() {
-                match to.poll_write(cx, self.pending.filled()) {
-                    Poll::Ready(Ok(n)) => {
-                        self.pending.consume(n);
-                        self.carried += n as u64;
-                    }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Writing(error))),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-            if self.read_ended {
-                to.shutdown_write();
-                self.ended = true;
-                break;
-            }
-            if budget == 0 {
-                cx.waker().wake_by_ref();
-                self.settle(buffers);
-                return Poll::Pending;
-            }
-            match self.poll_fill(cx, from, buffers) {
-                Poll::Ready(Ok(0)) => self.read_ended = true,
-                Poll::Ready(Ok(_)) => budget -= 1,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failed::Reading(error))),
-                Poll::Pending => {
-                    self.settle(buffers);
-                    return Poll::Pending;
-                }
-            }
-        }
-        self.settle(buffers);
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &Socket,
-        buffers: &BufferPool,
-    ) -> Poll<std::io::Result<usize>> {
-        if from.poll_readable(cx)?.is_pending() {
-            return Poll::Pending;
-        }
-        if !self.pending.has_memory() {
-            self.pending = Buffer::with_memory(buffers.take());
-        }
-        let read = from.poll_read(cx, self.pending.spare(1));
-        if let Poll::Ready(Ok(n)) = read {
-            self.pending.fill(n);
-        }
-        read
-    }
-
-    fn settle(&mut self, buffers: &BufferPool) {
-        if let Some(memory) = self.pending.take_memory() {
-            buffers.give(memory);
-        }
-    }
-}
-
 impl<S> Splice<S> {
     fn poll_cause(&mut self, cx: &mut Context<'_>) -> Poll<SpliceCause<S>> {
         if let Poll::Ready(reason) = self.stop.poll_stopped(cx) {
             return Poll::Ready(SpliceCause::Stopped(reason));
         }
         let (down, up) = (&self.downstream, &self.upstream);
-        let forward = self.to_upstream.poll(cx, down, up, &self.buffers);
-        let back = self.to_downstream.poll(cx, up, down, &self.buffers);
+        let forward = self.to_upstream.poll(cx, down, up, &self.memory);
+        let back = self.to_downstream.poll(cx, up, down, &self.memory);
         match (forward, back) {
             (Poll::Ready(Err(Failed::Reading(error))), _) | (_, Poll::Ready(Err(Failed::Writing(error)))) => {
                 Poll::Ready(SpliceCause::Downstream(error))
@@ -222,5 +152,127 @@ impl<S> Future for Splice<S> {
     }
 }
 
-/// Reads of one direction in one turn before the worker's other tasks get theirs.
-const TURN_BUDGET: usize = 2;
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+
+    /// Both ends of a connection over loopback.
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    /// Carries one connection whose ends are driven by `work` in a thread of its own.
+    async fn carry<T: Send + 'static>(
+        memory: &Memory,
+        work: impl FnOnce(TcpStream, TcpStream) -> T + Send + 'static,
+    ) -> (SpliceEnd<()>, T) {
+        let ((client, downstream), (upstream, server)) = (pair(), pair());
+        let ends = tokio::task::spawn_blocking(move || work(client, server));
+        let limits = IdleLimits { open: Duration::from_secs(60), half_closed: Duration::from_secs(60) };
+        let (downstream, upstream) = (Socket::new(downstream).unwrap(), Socket::new(upstream).unwrap());
+        let end = splice(downstream, upstream, memory.clone(), limits, Stop::default()).await;
+        (end, ends.await.unwrap())
+    }
+
+    /// Octets that differ from place to place.
+    fn octets(count: usize) -> Vec<u8> {
+        (0..count).map(|index| (index % 251) as u8).collect()
+    }
+
+    #[tokio::test]
+    async fn much_goes_through_a_pipe_and_arrives_whole_both_ways() {
+        const COUNT: usize = 8 << 20;
+        let memory = Memory::default();
+        let (end, (there, back)) = carry(&memory, |mut client, mut server| {
+            let (mut sender, mut answerer) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let sending = thread::spawn(move || {
+                sender.write_all(&octets(COUNT)).unwrap();
+                sender.shutdown(Shutdown::Write).unwrap();
+            });
+            let answering = thread::spawn(move || {
+                answerer.write_all(&octets(COUNT)).unwrap();
+                answerer.shutdown(Shutdown::Write).unwrap();
+            });
+            let reading = thread::spawn(move || {
+                let mut there = Vec::new();
+                server.read_to_end(&mut there).unwrap();
+                there
+            });
+            let mut back = Vec::new();
+            client.read_to_end(&mut back).unwrap();
+            sending.join().unwrap();
+            answering.join().unwrap();
+            (reading.join().unwrap(), back)
+        })
+        .await;
+        assert!(matches!(end.cause, SpliceCause::Finished), "{:?}", end.cause);
+        assert_eq!((end.to_upstream, end.to_downstream), (COUNT as u64, COUNT as u64));
+        assert!(there == octets(COUNT) && back == octets(COUNT), "octets were lost or changed");
+        assert!(memory.pipes.free() > 0, "no pipe was used, or it was not given back");
+    }
+
+    #[tokio::test]
+    async fn little_is_copied_and_no_pipe_is_made_for_it() {
+        let memory = Memory::default();
+        let (end, answer) = carry(&memory, |mut client, mut server| {
+            let mut received = [0; 5];
+            for _ in 0..100 {
+                client.write_all(b"hello").unwrap();
+                server.read_exact(&mut received).unwrap();
+                server.write_all(&received).unwrap();
+                client.read_exact(&mut received).unwrap();
+            }
+            received
+        })
+        .await;
+        assert!(matches!(end.cause, SpliceCause::Finished), "{:?}", end.cause);
+        assert_eq!((end.to_upstream, &answer), (500, b"hello"));
+        assert_eq!(memory.pipes.free(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_slow_gets_everything_and_then_the_end() {
+        const COUNT: usize = 4 << 20;
+        let memory = Memory::default();
+        let (end, received) = carry(&memory, |mut client, mut server| {
+            let sending = thread::spawn(move || client.write_all(&octets(COUNT)).unwrap());
+            let mut received = Vec::new();
+            let mut piece = vec![0; 1000];
+            // The pipe stays filled between reads, since the socket behind it does.
+            while let Ok(read @ 1..) = server.read(&mut piece) {
+                received.extend_from_slice(&piece[..read]);
+            }
+            sending.join().unwrap();
+            received
+        })
+        .await;
+        assert!(matches!(end.cause, SpliceCause::Finished), "{:?}", end.cause);
+        assert!(received == octets(COUNT), "octets were lost or changed");
+    }
+
+    #[tokio::test]
+    async fn a_reset_in_the_middle_of_a_splice_is_never_an_end() {
+        let memory = Memory::default();
+        let (end, read) = carry(&memory, |mut client, mut server| {
+            let mut first = vec![0; 1 << 20];
+            let sending = thread::spawn(move || {
+                client.write_all(&octets(1 << 20)).unwrap();
+                client
+            });
+            server.read_exact(&mut first).unwrap();
+            let client = sending.join().unwrap();
+            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(client);
+            server.read(&mut first)
+        })
+        .await;
+        assert!(matches!(end.cause, SpliceCause::Downstream(_)), "{:?}", end.cause);
+        assert!(read.is_err(), "the server saw an orderly end");
+    }
+}

@@ -32,6 +32,7 @@ use crate::capture::netns::NetworkNamespace;
 use crate::config::DataPathConfig;
 use crate::dial::TunnelPool;
 use crate::flows::{Flows, StopReason};
+use crate::splice::{self, PipePool};
 use crate::state::SnapshotReader;
 
 /// What every worker is given.
@@ -121,12 +122,21 @@ pub struct Worker {
     pub shared: Shared,
     /// Memory for its buffers.
     pub buffers: BufferPool,
+    /// Pipes for its plain connections.
+    pub pipes: PipePool,
     /// Its source of chance.
     pub rng: RefCell<SmallRng>,
     /// Its open connections.
     pub flows: Flows,
     /// How long connections may be silent.
     pub idle: IdleLimits,
+}
+
+impl Worker {
+    /// What plain connections borrow their memory from.
+    pub fn splice_memory(&self) -> splice::Memory {
+        splice::Memory { buffers: self.buffers.clone(), pipes: self.pipes.clone() }
+    }
 }
 
 /// A pod on one worker.
@@ -200,6 +210,7 @@ async fn run(index: usize, shared: Shared, mut commands: mpsc::UnboundedReceiver
     let config = &shared.config;
     let worker = Rc::new(Worker {
         buffers: BufferPool::new(),
+        pipes: PipePool::default(),
         rng: RefCell::new(SmallRng::from_os_rng()),
         flows: Flows::default(),
         idle: IdleLimits { open: config.idle_timeout, half_closed: config.half_closed_timeout },

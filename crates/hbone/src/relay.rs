@@ -143,7 +143,7 @@ impl<S> Relay<S> {
             state.application = Some(Rc::clone(&application));
         }
         Self {
-            from_application: 0,
+            from_application: stream.early,
             stream,
             application,
             limits,

@@ -6,11 +6,13 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
+use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::unix::AsyncFd;
 
 /// One end of a TCP connection.
@@ -84,6 +86,21 @@ impl Socket {
         }
     }
 
+    /// Reads what is there without registering anybody; `None` when nothing is.
+    ///
+    /// # Errors
+    /// The socket's error.
+    pub fn read_now(&self, room: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match self.get().read(room) {
+                Ok(n) => return Ok(Some(n)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Whether reading makes sense now; registers the task otherwise. Lets a caller borrow memory
     /// only when there is something to read.
     ///
@@ -105,6 +122,48 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Moves up to `max` octets from the socket into an empty pipe without copying them; `Ok(0)` is the
+    /// end of what the peer sends.
+    ///
+    /// # Errors
+    /// The socket's error.
+    pub fn poll_splice_into(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: impl AsFd,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.inner.poll_read_ready(cx))?;
+            // The pipe is empty, so that only the socket can be what would block.
+            match splice(self.get(), None, &pipe, None, max, SPLICE) {
+                Err(Errno::WOULDBLOCK) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                other => return Poll::Ready(other.map_err(Into::into)),
+            }
+        }
+    }
+
+    /// Moves up to `max` octets, that wait in a pipe, to the socket; `Pending` when it takes nothing.
+    ///
+    /// # Errors
+    /// The socket's error.
+    pub fn poll_splice_from(
+        &self,
+        cx: &mut Context<'_>,
+        pipe: impl AsFd,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.inner.poll_write_ready(cx))?;
+            match splice(&pipe, None, self.get(), None, max, SPLICE) {
+                Err(Errno::WOULDBLOCK) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                other => return Poll::Ready(other.map_err(Into::into)),
             }
         }
     }
@@ -213,6 +272,9 @@ fn accept_nonblocking(listener: &TcpListener) -> io::Result<(TcpStream, SocketAd
     // A TCP listener has no other clients; one that is gone already has no address left.
     Ok((socket.into(), peer.ok_or(io::ErrorKind::ConnectionAborted)?))
 }
+
+/// Neither end is waited for, and pages are moved where the kernel can.
+const SPLICE: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 
 #[expect(
     unsafe_code,

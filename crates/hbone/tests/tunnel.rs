@@ -264,6 +264,68 @@ fn a_complete_transfer_survives_the_tunnel_that_closes_behind_it() {
 }
 
 #[test]
+fn early_octets_arrive_first_and_count() {
+    run(async {
+        let (client, server) = tunnel_pair(DEFAULT).await;
+        let mut near = client.open(&REQUEST).unwrap();
+        assert!(near.send_early(b"early "), "a window of the default size has room");
+        let (_, mut far) = server.next_request().await.unwrap();
+        far.accept(&[]);
+        assert_eq!(near.response().await.unwrap().status, 200);
+        let mut joined = join(near, far, PATIENT);
+        joined.client.write_all(b"and late").await.unwrap();
+        joined.client.shutdown().await.unwrap();
+        let mut received = String::new();
+        joined.server.read_to_string(&mut received).await.unwrap();
+        assert_eq!(received, "early and late");
+        drop(joined.server);
+        assert_eq!(joined.near.await.unwrap().from_application, 14);
+        assert_eq!(joined.far.await.unwrap().to_application, 14);
+    });
+}
+
+#[test]
+fn early_octets_that_a_small_window_does_not_take_go_after_the_answer() {
+    run(async {
+        let small = Settings { stream_window: 10, ..Settings::SERVER };
+        let (client, server) = tunnel_pair((Settings::CLIENT, small)).await;
+        // The server's SETTINGS are known once it has answered anything.
+        let (first, _far) = open(&client, &server).await;
+        drop(first);
+        let mut near = client.open(&REQUEST).unwrap();
+        assert!(!near.send_early(b"more than ten octets"));
+        let (_, mut far) = server.next_request().await.unwrap();
+        far.accept(&[]);
+        assert_eq!(near.response().await.unwrap().status, 200);
+        let sending = spawn_local(async move {
+            near.send_all(b"more than ten octets").await.unwrap();
+            near
+        });
+        let (mut application, socket) = application();
+        spawn_local(relay(far, socket, PATIENT, Stop::<()>::default()));
+        let mut received = [0; 20];
+        application.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"more than ten octets");
+        drop(sending.await.unwrap());
+    });
+}
+
+#[test]
+fn early_octets_of_a_refused_request_reach_nobody_and_leave_the_tunnel_usable() {
+    run(async {
+        let (client, server) = tunnel_pair(DEFAULT).await;
+        for _ in 0..200 {
+            let mut near = client.open(&REQUEST).unwrap();
+            assert!(near.send_early(&[7; 16 * 1024]), "the connection's window was not given back");
+            let (_, far) = server.next_request().await.unwrap();
+            far.refuse(401, &[]);
+            assert_eq!(near.response().await.unwrap().status, 401);
+        }
+        open(&client, &server).await;
+    });
+}
+
+#[test]
 fn a_thousand_streams_share_tunnels_within_the_peers_limit() {
     run(async {
         let (client, server) = tunnel_pair(DEFAULT).await;

@@ -16,6 +16,30 @@ impl Codec {
         }
     }
 
+    /// Sends payload behind a CONNECT that is not answered yet, all of it or nothing: false when the
+    /// windows or the frame size are too small for it, or the stream is in another state.
+    ///
+    /// RFC 9113 §8.5 lets DATA follow the request. If the answer is not a 2xx, the peer drops it.
+    pub fn send_early(&mut self, stream: StreamId, octets: &[u8]) -> bool {
+        let capacity = match self.streams.get(stream) {
+            Some(state) if !state.tunnel && state.local == Side::Open && state.remote == Side::Silent => {
+                state.send.available().min(self.send_window.available()).min(self.peer.max_frame_size)
+            }
+            Some(_) | None => 0,
+        };
+        if octets.is_empty() || octets.len() > capacity {
+            return false;
+        }
+        let slot = self.output.data_slot(stream, octets.len());
+        if slot.len() < octets.len() {
+            self.output.abort_data();
+            return false;
+        }
+        slot.copy_from_slice(octets);
+        self.commit_data(stream, octets.len(), false);
+        true
+    }
+
     /// Room in the output to read payload into, behind a reserved frame header: at most `max`
     /// octets, what the windows leave, and the peer's frame size; empty if there is no capacity.
     ///

@@ -9,8 +9,9 @@ use crate::socket::Socket;
 use crate::tls::{TlsError, TlsSession};
 use crate::tunnel::PeerCertificates;
 
-/// A connection whose handshake is complete. What the peer sent behind the handshake waits in its
-/// session.
+/// A connection whose handshake is complete on this side. What the peer sent behind the handshake waits
+/// in its session; so does a client's last flight, which goes out with the first frames of its
+/// [`Tunnel`](super::Tunnel), or never.
 pub struct Secured {
     pub(crate) socket: Rc<Socket>,
     pub(crate) session: TlsSession,
@@ -84,6 +85,11 @@ fn poll_exchange(
 ) -> Poll<Result<(), HandshakeError>> {
     loop {
         let outcome = session.receive();
+        // The last flight waits for the driver, which sends the first frames with it; who finds the
+        // peer to be somebody else never sends it.
+        if outcome.is_ok() && !session.is_handshaking() {
+            return Poll::Ready(Ok(()));
+        }
         while !session.ciphertext().is_empty() {
             match socket.poll_write(cx, session.ciphertext().filled()) {
                 Poll::Ready(Ok(n)) => session.ciphertext().consume(n),
@@ -99,11 +105,7 @@ fn poll_exchange(
                 },
             }
         }
-        let peer_closed = outcome.map_err(HandshakeError::Tls)?;
-        if !session.is_handshaking() {
-            return Poll::Ready(Ok(()));
-        }
-        if peer_closed {
+        if outcome.map_err(HandshakeError::Tls)? {
             return Poll::Ready(Err(HandshakeError::Closed));
         }
         let n = ready!(poll_fill(cx, socket, session, buffers)).map_err(HandshakeError::Io)?;

@@ -55,6 +55,8 @@ pub struct TunnelStream {
     pub(crate) id: StreamId,
     /// Both directions ended in good order: nothing to reset.
     pub(crate) finished: bool,
+    /// Octets of the application that were sent before a relay took over.
+    pub(crate) early: u64,
 }
 
 /// The peer's answer to a CONNECT.
@@ -82,7 +84,58 @@ pub enum StreamError {
 
 impl TunnelStream {
     pub(crate) fn new(core: Rc<RefCell<Core>>, id: StreamId) -> Self {
-        Self { core, id, finished: false }
+        Self { core, id, finished: false, early: 0 }
+    }
+
+    /// Sends octets of the application behind our CONNECT, before its answer: all, or nothing and
+    /// false where the peer's window has no room for them. Whoever calls it keeps them, in case the
+    /// peer does not take the stream.
+    pub fn send_early(&mut self, octets: &[u8]) -> bool {
+        let mut core = self.core.borrow_mut();
+        let sent = core.codec.send_early(self.id, octets);
+        if sent {
+            core.wake_driver();
+            self.early += octets.len() as u64;
+        }
+        sent
+    }
+
+    /// Sends octets of the application once the CONNECT was answered with 200, as the peer's window
+    /// takes them.
+    ///
+    /// # Errors
+    /// When the stream or its tunnel ends first.
+    pub async fn send_all(&mut self, mut octets: &[u8]) -> Result<(), StreamError> {
+        while !octets.is_empty() {
+            let sent = poll_fn(|cx| self.poll_send(cx, octets)).await?;
+            self.early += sent as u64;
+            octets = &octets[sent..];
+        }
+        Ok(())
+    }
+
+    fn poll_send(&self, cx: &Context<'_>, octets: &[u8]) -> Poll<Result<usize, StreamError>> {
+        let core = &mut *self.core.borrow_mut();
+        let Some(stream) = core.streams.get_mut(&self.id) else {
+            return Poll::Ready(Err(StreamError::Reset { reason: Reason::Cancel }));
+        };
+        if let Some(reason) = stream.reset {
+            return Poll::Ready(Err(StreamError::Reset { reason }));
+        }
+        if let Some(end) = &core.end {
+            return Poll::Ready(Err(StreamError::TunnelLost(Rc::clone(end))));
+        }
+        let slot = core.codec.data_slot(self.id, octets.len());
+        if slot.is_empty() {
+            stream.set_waker(cx.waker());
+            stream.wants_window = true;
+            return Poll::Pending;
+        }
+        let sent = slot.len();
+        slot.copy_from_slice(&octets[..sent]);
+        core.codec.commit_data(self.id, sent, false);
+        core.wake_driver();
+        Poll::Ready(Ok(sent))
     }
 
     /// Waits for the answer to our CONNECT.

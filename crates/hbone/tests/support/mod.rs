@@ -82,13 +82,15 @@ pub(crate) async fn tunnel_pair(settings: (Settings, Settings)) -> (Tunnel, Tunn
     let buffers = BufferPool::new();
     let client = TlsSession::client(Arc::clone(&client_id.client)).unwrap();
     let server = TlsSession::server(Arc::clone(&server_id.server)).unwrap();
-    let (client, server) =
-        tokio::join!(handshake(connected, client, &buffers), handshake(accepted, server, &buffers));
-    let keepalive = Keepalive::default();
-    let (client, driver) =
-        Tunnel::new(client.unwrap(), Codec::client(settings.0), buffers.clone(), keepalive);
-    tokio::task::spawn_local(driver);
-    let (server, driver) = Tunnel::new(server.unwrap(), Codec::server(settings.1), buffers, keepalive);
-    tokio::task::spawn_local(driver);
-    (client, server)
+    // Each end by itself: the client's driver sends what the server's handshake ends with.
+    let end = async |socket, session, codec| {
+        let secured = handshake(socket, session, &buffers).await.unwrap();
+        let (tunnel, driver) = Tunnel::new(secured, codec, buffers.clone(), Keepalive::default());
+        tokio::task::spawn_local(driver);
+        tunnel
+    };
+    tokio::join!(
+        end(connected, client, Codec::client(settings.0)),
+        end(accepted, server, Codec::server(settings.1))
+    )
 }
