@@ -124,17 +124,13 @@ fn write_message(end: &mut End, stream: StreamId, number: u64, length: usize) {
 }
 
 fn take_message(codec: &mut Codec, event: Event<'_>, number: u64) -> usize {
-    match event {
-        Event::Data { stream, payload } => {
-            assert!(payload.starts_with(&number.to_be_bytes()), "another message arrived");
-            codec.release(stream, payload.len());
-            payload.len()
-        }
-        other => {
-            assert!(matches!(other, Event::Writable { .. }), "{other:?}");
-            0
-        }
-    }
+    let Event::Data { stream, payload } = event else {
+        assert!(matches!(event, Event::Writable { .. }), "{event:?}");
+        return 0;
+    };
+    assert!(payload.starts_with(&number.to_be_bytes()), "another message arrived");
+    codec.release(stream, payload.len());
+    payload.len()
 }
 
 /// In turns of a full read of the application.
