@@ -48,22 +48,22 @@ impl Ends {
             ends.server.session.transmit_to(&mut ends.client.session);
         }
         for _ in 0..4 {
-            ends.to_server(|_, _| {});
-            ends.to_client(|_, _| {});
+            ends.carry_to_server(|_, _| {});
+            ends.carry_to_client(|_, _| {});
         }
         assert!(ends.client.codec.output().is_empty() && ends.server.codec.output().is_empty());
         ends
     }
 
     /// Carries what the client has to say to the server, which hands out what it means.
-    pub(crate) fn to_server(&mut self, on_event: impl FnMut(&mut Codec, Event<'_>)) {
+    pub(crate) fn carry_to_server(&mut self, on_event: impl FnMut(&mut Codec, Event<'_>)) {
         self.client.send();
         self.client.session.transmit_to(&mut self.server.session);
         self.server.dispatch(on_event);
     }
 
     /// The same the other way.
-    pub(crate) fn to_client(&mut self, on_event: impl FnMut(&mut Codec, Event<'_>)) {
+    pub(crate) fn carry_to_client(&mut self, on_event: impl FnMut(&mut Codec, Event<'_>)) {
         self.server.send();
         self.server.session.transmit_to(&mut self.client.session);
         self.client.dispatch(on_event);

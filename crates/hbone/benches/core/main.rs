@@ -20,23 +20,24 @@ mod ends;
 mod work;
 
 use std::env;
-use std::io::{Write, stdout};
+use std::io::{Result, Write, stdout};
 
 use allocations::Allocations;
 use ends::Ends;
 use work::Work;
 
-fn main() {
+fn main() -> Result<()> {
     // Cargo says `--bench` to every benchmark.
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let mut ends = Ends::connected();
     if arguments.is_empty() {
-        Work::ALL.into_iter().for_each(|work| run(work, &mut ends, 100));
+        Work::ALL.into_iter().try_for_each(|work| run(work, &mut ends, 100))?;
     }
     for pair in arguments.chunks(2) {
         let [name, units] = pair else { panic!("each kind of work is followed by a number of units") };
-        run(work_named(name), &mut ends, units.parse().expect("a number of units"));
+        run(work_named(name), &mut ends, units.parse().expect("a number of units"))?;
     }
+    Ok(())
 }
 
 fn work_named(name: &str) -> Work {
@@ -46,10 +47,10 @@ fn work_named(name: &str) -> Work {
 /// After so many units the tables and queues have the size that they keep.
 const WARM_UP: u64 = 8;
 
-fn run(work: Work, ends: &mut Ends, units: u64) {
+fn run(work: Work, ends: &mut Ends, units: u64) -> Result<()> {
     work.run(ends, WARM_UP);
     let Allocations { count, octets } = measured(work, ends, units);
-    writeln!(stdout(), "{} {units} {count} {octets}", work.name()).unwrap();
+    writeln!(stdout(), "{} {units} {count} {octets}", work.name())
 }
 
 /// Callgrind counts from the call of this function to its return, and knows it by its name.

@@ -77,7 +77,7 @@ const ANSWER: &[(&str, &str)] =
 fn open(ends: &mut Ends) -> StreamId {
     let stream = ends.client.codec.open(&REQUEST).unwrap();
     let mut requested = None;
-    ends.to_server(|codec, event| {
+    ends.carry_to_server(|codec, event| {
         let Event::Request { stream, head } = event else { panic!("{event:?}") };
         assert!(head.is_connect() && head.authority() == REQUEST.authority);
         requested = Some(stream);
@@ -85,7 +85,7 @@ fn open(ends: &mut Ends) -> StreamId {
     });
     assert_eq!(requested, Some(stream));
     let mut answered = false;
-    ends.to_client(|_, event| {
+    ends.carry_to_client(|_, event| {
         answered |= matches!(event, Event::Response { status: 200, .. });
     });
     assert!(answered);
@@ -98,9 +98,9 @@ fn close(ends: &mut Ends, stream: StreamId) {
         ended += u32::from(matches!(event, Event::End { stream: of } if of == stream));
     };
     ends.client.codec.end(stream);
-    ends.to_server(&mut count);
+    ends.carry_to_server(&mut count);
     ends.server.codec.end(stream);
-    ends.to_client(&mut count);
+    ends.carry_to_client(&mut count);
     assert_eq!(ended, 2);
     assert_eq!((ends.client.codec.open_streams(), ends.server.codec.open_streams()), (0, 0));
 }
@@ -109,10 +109,10 @@ fn close(ends: &mut Ends, stream: StreamId) {
 fn exchange(ends: &mut Ends, stream: StreamId, number: u64, length: usize) {
     write_message(&mut ends.client, stream, number, length);
     let mut received = 0;
-    ends.to_server(|codec, event| received += take_message(codec, event, number));
+    ends.carry_to_server(|codec, event| received += take_message(codec, event, number));
     assert_eq!(received, length);
     write_message(&mut ends.server, stream, number, length);
-    ends.to_client(|codec, event| received += take_message(codec, event, number));
+    ends.carry_to_client(|codec, event| received += take_message(codec, event, number));
     assert_eq!(received, 2 * length);
 }
 
@@ -143,12 +143,12 @@ fn send_bulk(ends: &mut Ends, stream: StreamId) {
         assert!(octets > 0, "the window closed although everything was released");
         ends.client.codec.commit_data(stream, octets, false);
         sent += octets;
-        ends.to_server(|codec, event| {
+        ends.carry_to_server(|codec, event| {
             let Event::Data { stream, payload } = event else { panic!("{event:?}") };
             codec.release(stream, payload.len());
             received += payload.len();
         });
-        ends.to_client(|_, event| assert!(matches!(event, Event::Writable { .. }), "{event:?}"));
+        ends.carry_to_client(|_, event| assert!(matches!(event, Event::Writable { .. }), "{event:?}"));
     }
     assert_eq!((sent, received), (MEBIBYTE, MEBIBYTE));
 }
