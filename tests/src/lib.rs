@@ -20,6 +20,7 @@ pub mod namespace;
 pub mod pod;
 pub mod process;
 pub mod sandbox;
+pub mod trace;
 pub mod traffic;
 pub mod wait;
 pub mod wire;

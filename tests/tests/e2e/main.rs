@@ -4,6 +4,7 @@
 //! Without root they fail: what is skipped would look as if it had passed.
 
 mod capture;
+mod costs;
 mod encryption;
 mod faults;
 mod identity;
@@ -63,6 +64,8 @@ const SCENARIOS: &[Scenario] = scenarios![
     transfer::either_end_may_finish_first,
     transfer::a_reset_never_looks_like_an_end,
     transfer::many_connections_leak_nothing,
+    costs::a_request_on_an_open_connection_wakes_no_other_thread,
+    costs::a_connection_costs_what_it_did,
     interoperation::envoy_reaches_our_pods,
     interoperation::our_pods_reach_envoy,
     policy::an_edit_reaches_new_and_open_connections_within_a_second,

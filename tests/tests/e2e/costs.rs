@@ -1,0 +1,98 @@
+//! What a request and a connection cost an agent, in system calls: counted, not timed.
+//!
+//! A budget is what was counted when it was last set, and a margin for timers and for two messages
+//! that meet; a failure shows each call. After a change that is meant, set the budget to what the
+//! failure shows.
+
+use ambit_tests::mesh::{AgentLog, Mesh, Settings};
+use ambit_tests::pod::Pod;
+use ambit_tests::trace::{Calls, Trace};
+use ambit_tests::traffic::{self, Held};
+use ambit_tests::wait::{self, SOON};
+use anyhow::{Result, ensure};
+
+const PORT: u16 = 9000;
+const CLIENT: &str = "n1";
+const SERVER: &str = "n2";
+
+/// What one agent may do for a number of units.
+struct Budget {
+    node: &'static str,
+    calls_each: u64,
+    /// `futex` calls and wakes of other threads.
+    disturbances_each: u64,
+}
+
+/// For timers, the tunnel's keepalive, and calls under way when counting begins or ends.
+const ONCE: u64 = 50;
+/// Of them, `futex` calls and wakes.
+const DISTURBANCES_ONCE: u64 = 10;
+
+/// A client and a server on different nodes, whose agents have several workers and log as usual.
+fn pair() -> Result<(Mesh, Pod, Pod)> {
+    let settings = Settings { workers: 2, agent_log: AgentLog::Written, ..Settings::default() };
+    let mesh = Mesh::with_settings(settings, [CLIENT, SERVER])?;
+    mesh.ambient_namespace("shop")?;
+    let (client, server) = (mesh.pod("shop/client", CLIENT)?, mesh.pod("shop/server", SERVER)?);
+    mesh.start()?;
+    traffic::echo(&server, PORT)?;
+    Ok((mesh, client, server))
+}
+
+pub(crate) fn a_request_on_an_open_connection_wakes_no_other_thread() -> Result<()> {
+    const REQUESTS: u64 = 1000;
+    /// Waits for readiness, a read and a write, on the way there and on the way back.
+    const BUDGETS: [Budget; 2] = [
+        Budget { node: CLIENT, calls_each: 6, disturbances_each: 0 },
+        Budget { node: SERVER, calls_each: 6, disturbances_each: 0 },
+    ];
+    let (mesh, client, server) = pair()?;
+    let mut held = Held::open(&client, server.at(PORT))?;
+    check(&mesh, &BUDGETS, REQUESTS, || held.exchange())
+}
+
+pub(crate) fn a_connection_costs_what_it_did() -> Result<()> {
+    const CONNECTIONS: u64 = 100;
+    /// A connection with one exchange, from its accept to its last close. All disturbances wake the thread
+    /// that writes the log.
+    const BUDGETS: [Budget; 2] = [
+        Budget { node: CLIENT, calls_each: 34, disturbances_each: 3 },
+        Budget { node: SERVER, calls_each: 39, disturbances_each: 3 },
+    ];
+    let (mesh, client, server) = pair()?;
+    check(&mesh, &BUDGETS, CONNECTIONS, || Held::open(&client, server.at(PORT))?.close())
+}
+
+/// Does a number of units of work while the agents are followed, and holds them to their budgets.
+fn check(mesh: &Mesh, budgets: &[Budget], units: u64, mut unit: impl FnMut() -> Result<()>) -> Result<()> {
+    // The tunnel, the buffers and the tables that the first units make are no cost of the others.
+    (0..10).try_for_each(|_| unit())?;
+    let traces = budgets
+        .iter()
+        .map(|budget| Trace::attach(&*mesh.agent(budget.node).process()?))
+        .collect::<Result<Vec<_>>>()?;
+    let calls = || traces.iter().map(Trace::calls).collect::<Result<Vec<Calls>>>();
+    wait::until("every agent to be seen at work", SOON, || {
+        unit()?;
+        ensure!(calls()?.iter().all(|calls| calls.total() >= 10), "not so far");
+        Ok(())
+    })?;
+
+    let before = calls()?;
+    (0..units).try_for_each(|_| unit())?;
+    let mut beyond = Vec::new();
+    for ((after, before), budget) in calls()?.iter().zip(&before).zip(budgets) {
+        let made = after.since(before);
+        let disturbances = made.of("futex") + made.wakes();
+        let Budget { node, calls_each, disturbances_each } = budget;
+        ensure!(made.total() >= units, "the agent on {node} was not followed: {made:?}");
+        let within = made.total() <= calls_each * units + ONCE
+            && disturbances <= disturbances_each * units + DISTURBANCES_ONCE;
+        if !within {
+            let (total, wakes) = (made.total(), made.wakes());
+            beyond.push(format!("{node}: {total} calls and {wakes} wakes for {units}: {made:?}"));
+        }
+    }
+    ensure!(beyond.is_empty(), "beyond the budget:\n{}", beyond.join("\n"));
+    Ok(())
+}
