@@ -1,35 +1,89 @@
-//! From readings to figures: medians, ranges and ratios.
+//! From readings to figures: medians, ranges, and ratios with their intervals.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::cases::{Case, Metric, Reading};
 use crate::lane::Path;
+use crate::statistics::{Better, Estimate, best_of_each_round, estimate, ratio};
 
 /// One line of the outcome.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Figure {
     /// What was done.
-    pub(crate) case: String,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) case: Case,
     /// Over which path.
-    pub(crate) path: String,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) path: Path,
     /// What was measured.
-    pub(crate) metric: String,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) metric: Metric,
     /// In which unit.
-    pub(crate) unit: String,
-    /// Over all rounds.
-    pub(crate) median: f64,
+    pub(crate) unit: &'static str,
+    /// Which way is good.
+    pub(crate) better: Better,
+    /// The median of the rounds and its confidence interval.
+    #[serde(flatten)]
+    pub(crate) estimate: Estimate,
     pub(crate) min: f64,
     pub(crate) max: f64,
-    /// The median of the rounds' ratios to the plain path; none where that has no proxy to measure,
-    /// or was not measured.
-    pub(crate) ratio_to_plain: Option<f64>,
+    /// What each round yielded.
+    pub(crate) rounds: Vec<f64>,
+    /// The medians of the rounds' ratios to what other paths yielded; none where that path has no such
+    /// figure.
+    pub(crate) ratios: Ratios,
+}
+
+/// How a figure compares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Ratios {
+    pub(crate) plain: Option<Estimate>,
+    pub(crate) relay: Option<Estimate>,
+    pub(crate) envoy: Option<Estimate>,
+    /// To the better of the peers that speak HBONE, chosen in each round.
+    pub(crate) better_peer: Option<Estimate>,
+}
+
+/// What a figure is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Versus {
+    Plain,
+    Relay,
+    BetterPeer,
+}
+
+impl Ratios {
+    pub(crate) fn to(&self, versus: Versus) -> Option<Estimate> {
+        match versus {
+            Versus::Plain => self.plain,
+            Versus::Relay => self.relay,
+            Versus::BetterPeer => self.better_peer,
+        }
+    }
 }
 
 /// Readings of all rounds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<Series>", into = "Vec<Series>")]
 pub(crate) struct Readings(BTreeMap<(Case, Metric, Path), Vec<f64>>);
+
+/// What a process hands to another one.
+type Series = ((Case, Metric, Path), Vec<f64>);
+
+impl From<Vec<Series>> for Readings {
+    fn from(series: Vec<Series>) -> Self {
+        Self(series.into_iter().collect())
+    }
+}
+
+impl From<Readings> for Vec<Series> {
+    fn from(readings: Readings) -> Self {
+        readings.0.into_iter().collect()
+    }
+}
 
 impl Readings {
     /// Adds those of one measurement. Every path has to be measured in every round of a case.
@@ -39,67 +93,97 @@ impl Readings {
         }
     }
 
-    /// One figure for each case, metric and path, in this order.
-    pub(crate) fn figures(&self) -> Vec<Figure> {
-        self.0.iter().map(|(&(case, metric, path), values)| self.figure(case, metric, path, values)).collect()
+    /// Adds those of another part of the run, which took other cases.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
-    fn figure(&self, case: Case, metric: Metric, path: Path, values: &[f64]) -> Figure {
-        let plain = self.0.get(&(case, metric, Path::Plain));
-        // Round by round: what slows the machine for a while slows both.
-        let ratios =
-            plain.map(|plain| values.iter().zip(plain).map(|(value, plain)| value / plain).collect());
-        Figure {
-            case: case.name().to_owned(),
-            path: path.name().to_owned(),
-            metric: metric.name().to_owned(),
-            unit: metric.unit().to_owned(),
-            median: median(values.to_vec()),
+    /// One figure for each case, metric and path, in this order.
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        self.0
+            .iter()
+            .filter_map(|(&(case, metric, path), values)| self.figure(case, metric, path, values))
+            .collect()
+    }
+
+    fn figure(&self, case: Case, metric: Metric, path: Path, values: &[f64]) -> Option<Figure> {
+        let of = |path: Path| self.0.get(&(case, metric, path)).map(Vec::as_slice);
+        let ratio_to = |path: Path| of(path).and_then(|to| ratio(values, to));
+        let peers: Vec<&[f64]> = Path::HBONE_PEERS.into_iter().filter_map(of).collect();
+        let best_peer = best_of_each_round(&peers, metric.better());
+        Some(Figure {
+            case,
+            path,
+            metric,
+            unit: metric.unit(),
+            better: metric.better(),
+            estimate: estimate(values)?,
             min: values.iter().copied().fold(f64::INFINITY, f64::min),
             max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            ratio_to_plain: ratios.map(median),
-        }
+            rounds: values.to_vec(),
+            ratios: Ratios {
+                plain: ratio_to(Path::Plain),
+                relay: ratio_to(Path::Relay),
+                envoy: ratio_to(Path::Envoy),
+                better_peer: best_peer.and_then(|peer| ratio(values, &peer)),
+            },
+        })
     }
 }
 
-/// Of a list that is not empty.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+fn as_text<S: Serializer>(value: &impl ToString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&value.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_median_is_the_middle_one_or_between_two() {
-        assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
-        assert!((median(vec![4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < f64::EPSILON);
+    fn readings() -> Readings {
+        let mut readings = Readings::default();
+        let rounds = [
+            (Path::Plain, [100.0, 10.0, 100.0]),
+            (Path::Envoy, [25.0, 3.0, 30.0]),
+            (Path::Ambit, [50.0, 9.0, 90.0]),
+        ];
+        for (path, values) in rounds {
+            for value in values {
+                readings.add(Case::HTTP_ONE, path, [Reading::new(Metric::Requests, value)]);
+            }
+        }
+        readings.add(Case::HTTP_ONE, Path::Ambit, [Reading::new(Metric::CpuPerTenThousand, 1.0)]);
+        readings
     }
 
     #[test]
-    fn ratios_are_taken_round_by_round() {
-        let mut readings = Readings::default();
-        // The second round was slow for both; the ratio of medians would be 0.5.
-        for (path, values) in [(Path::Plain, [100.0, 10.0, 100.0]), (Path::Ambit, [50.0, 9.0, 90.0])] {
-            for value in values {
-                readings.add(Case::HttpOne, path, [Reading::new(Metric::Requests, value)]);
-            }
-        }
-        readings.add(Case::HttpOne, Path::Ambit, [Reading::new(Metric::CpuPerTenThousand, 1.0)]);
-        let figures = readings.figures();
-        let ratio = |path: &str, metric: &str| {
-            figures
-                .iter()
-                .find(|figure| figure.path == path && figure.metric == metric)
-                .unwrap()
-                .ratio_to_plain
+    fn a_figure_has_its_rounds_and_its_ratios() {
+        let figures = readings().figures();
+        let find = |path: Path, metric: Metric| {
+            figures.iter().find(|figure| figure.path == path && figure.metric == metric).unwrap()
         };
-        assert_eq!(ratio("plain", "requests"), Some(1.0));
-        assert_eq!(ratio("ambit", "requests"), Some(0.9));
-        assert_eq!(ratio("ambit", "cpu_per_10k_requests"), None);
-        assert_eq!((figures[1].min, figures[1].max), (9.0, 90.0));
+        let ambit = find(Path::Ambit, Metric::Requests);
+        assert_eq!((ambit.min, ambit.max, ambit.estimate.median), (9.0, 90.0, 50.0));
+        assert_eq!(ambit.rounds, [50.0, 9.0, 90.0]);
+        assert_eq!(ambit.ratios.plain.unwrap().median, 0.9);
+        assert_eq!(ambit.ratios.better_peer.unwrap().median, 3.0);
+        assert_eq!(ambit.ratios.envoy, ambit.ratios.better_peer);
+        assert_eq!(ambit.ratios.relay, None);
+        assert_eq!(find(Path::Plain, Metric::Requests).ratios.plain.unwrap().median, 1.0);
+        assert_eq!(find(Path::Ambit, Metric::CpuPerTenThousand).ratios, Ratios::default());
+    }
+
+    #[test]
+    fn readings_survive_the_way_between_processes() {
+        let text = serde_json::to_string(&readings()).unwrap();
+        let other: Readings = serde_json::from_str(&text).unwrap();
+        assert_eq!(other.figures(), readings().figures());
+    }
+
+    #[test]
+    fn figures_name_what_they_are_of() {
+        let figure = serde_json::to_value(&readings().figures()[0]).unwrap();
+        assert_eq!((&figure["case"], &figure["path"]), (&"http-1".into(), &"plain".into()));
+        assert_eq!((&figure["metric"], &figure["better"]), (&"requests".into(), &"higher".into()));
+        assert_eq!(figure["ratios"]["plain"]["low"], 1.0);
     }
 }

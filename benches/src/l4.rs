@@ -1,63 +1,131 @@
-//! The layer-4 suite: sets the paths up once, then takes every case on every path, round by round.
+//! The layer-4 suite, in parts that each have a mesh and a sandbox of their own: sets the paths up once,
+//! then takes every case on every path, round by round.
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 use crate::Settings;
 use crate::cases::Case;
-use crate::figures::{Figure, Readings};
+use crate::figures::Readings;
 use crate::lane::Lane;
-use crate::machine;
+use crate::machine::{self, Machine};
+use crate::pin::Pin;
 
 mod measure;
 mod memory;
 mod setup;
 
-/// The cases that rounds are made of, without the cold one.
-const WARM: [Case; 5] =
-    [Case::BulkOne, Case::BulkEight, Case::HttpOne, Case::HttpSixtyFour, Case::ConnectionsWarm];
+/// A part of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// What the proxies keep in memory, with two workers each.
+    Memory,
+    /// Everything that is taken in rounds.
+    Rounds,
+}
+
+/// What a part of a run has taken.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Taken {
+    pub(crate) machine: Machine,
+    pub(crate) readings: Readings,
+    /// What could not be measured here, with the reason.
+    pub(crate) skipped: Vec<String>,
+}
 
 /// Seconds of a measurement that only warms up.
 const WARM_UP_SECONDS: u32 = 1;
+
+/// Worker threads when memory is measured: what the target is for.
+const MEMORY_WORKERS: u16 = 2;
+
+impl Part {
+    pub(crate) const ALL: [Self; 2] = [Self::Memory, Self::Rounds];
+
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Rounds => "rounds",
+        }
+    }
+
+    /// The part that takes a case.
+    fn of(case: Case) -> Self {
+        if case.is_taken_in_rounds() { Self::Rounds } else { Self::Memory }
+    }
+
+    /// Whether any of the cases is taken in it.
+    pub(crate) fn has_any_of(self, cases: &[Case]) -> bool {
+        cases.iter().any(|case| Self::of(*case) == self)
+    }
+}
+
+impl Taken {
+    /// Adds what another part has taken.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.readings.extend(other.readings);
+        self.skipped.extend(other.skipped);
+    }
+}
 
 /// Measures.
 ///
 /// # Errors
 /// When any measurement fails: a figure that is not one would look like a bad one.
-pub(crate) fn run(settings: &Settings) -> Result<Vec<Figure>> {
-    eprintln!("{}", machine::describe()?);
-    let mesh = setup::mesh(settings)?;
-    let mut lanes = setup::lanes(&mesh, settings)?;
+pub(crate) fn run(settings: &Settings, part: Part) -> Result<Taken> {
+    let machine = machine::describe()?;
+    eprintln!("{} of\n{}", part.name(), machine.lines.join("\n"));
+    let cases: Vec<Case> = settings.cases().into_iter().filter(|case| Part::of(*case) == part).collect();
     let mut readings = Readings::default();
-    // Memory first: what a proxy keeps of earlier work would pass for what it needs now.
-    if settings.wants(Case::MemoryIdle) {
-        memory::idle(&lanes, &mut readings)?;
+    match part {
+        Part::Memory => memory(settings, &cases, &mut readings)?,
+        Part::Rounds => all_rounds(settings, &cases, &mut readings)?,
     }
-    if settings.wants(Case::MemoryPerConnection) {
-        memory::per_connection(&lanes, settings, &mut readings)?;
+    Ok(Taken { machine, readings, skipped: Vec::new() })
+}
+
+fn memory(settings: &Settings, cases: &[Case], readings: &mut Readings) -> Result<()> {
+    let stand = setup::Stand { workers: MEMORY_WORKERS, processors: Pin::None.processors()? };
+    let mesh = setup::mesh(stand)?;
+    let lanes = setup::lanes(&mesh, settings, stand)?;
+    if cases.contains(&Case::MemoryIdle) {
+        memory::idle(&lanes, readings)?;
     }
-    rounds(&mut lanes, settings, &WARM, &mut readings)?;
+    if cases.contains(&Case::MemoryPerConnection) {
+        memory::per_connection(&lanes, settings, readings)?;
+    }
+    setup::check_after(&mesh, &lanes)
+}
+
+fn all_rounds(settings: &Settings, cases: &[Case], readings: &mut Readings) -> Result<()> {
+    let stand = setup::Stand { workers: settings.workers, processors: settings.pin.processors()? };
+    let mesh = setup::mesh(stand)?;
+    let mut lanes = setup::lanes(&mesh, settings, stand)?;
+    let (cold, warm): (Vec<Case>, Vec<Case>) = cases.iter().partition(|case| **case == Case::ConnectionsCold);
+    rounds(&mut lanes, settings, &warm, readings)?;
     // Last, because every tunnel that it opens stays for a while.
-    if settings.wants(Case::ConnectionsCold) {
+    if !cold.is_empty() {
         setup::publish_fresh_addresses(&mesh, &lanes, (settings.rounds + 1) * measure::COLD_CONNECTIONS)?;
-        rounds(&mut lanes, settings, &[Case::ConnectionsCold], &mut readings)?;
+        rounds(&mut lanes, settings, &cold, readings)?;
     }
-    setup::check_after(&mesh, &lanes)?;
-    Ok(readings.figures())
+    setup::check_after(&mesh, &lanes)
 }
 
 /// Takes the cases round by round, and in each the paths one after the other, beginning with another
 /// one each time. The first round does not count.
 fn rounds(lanes: &mut [Lane], settings: &Settings, cases: &[Case], readings: &mut Readings) -> Result<()> {
-    let cases: Vec<Case> = cases.iter().copied().filter(|case| settings.wants(*case)).collect();
     let rounds = if cases.is_empty() { 0..0 } else { 0..settings.rounds + 1 };
+    let lanes_count = lanes.len();
     for round in rounds {
         let counts = round > 0;
         let seconds = if counts { settings.seconds } else { WARM_UP_SECONDS };
-        for case in &cases {
-            lanes.rotate_left(1);
-            for lane in &mut *lanes {
+        for (number, case) in cases.iter().enumerate() {
+            for turn in 0..lanes_count {
+                let lane = &mut lanes[whose_turn(turn, number, round, lanes_count)];
                 let taken = measure::take(lane, *case, seconds)
-                    .with_context(|| format!("{} over {}, round {round}", case.name(), lane.path))?;
+                    .with_context(|| format!("{case} over {}, round {round}", lane.path))?;
                 if counts {
                     readings.add(*case, lane.path, taken);
                 }
@@ -66,4 +134,27 @@ fn rounds(lanes: &mut [Lane], settings: &Settings, cases: &[Case], readings: &mu
         eprintln!("{} of {} rounds", round, settings.rounds);
     }
     Ok(())
+}
+
+/// Every path is first, second and so on equally often in a case, and in a round.
+fn whose_turn(turn: usize, case: usize, round: u32, lanes: usize) -> usize {
+    (turn + case + round as usize) % lanes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_at_another_turn_in_each_round_of_a_case() {
+        let first = |round| whose_turn(0, 7, round, 4);
+        assert_eq!([first(0), first(1), first(2), first(3), first(4)], [3, 0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn every_part_has_a_case_of_the_usual_ones() {
+        for part in Part::ALL {
+            assert!(part.has_any_of(&Case::USUAL), "{}", part.name());
+        }
+    }
 }

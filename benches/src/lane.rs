@@ -9,11 +9,13 @@ use ambit_tests::mesh::Mesh;
 use ambit_tests::pod::Pod;
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
+use crate::pin::{End, Processors};
 use crate::proxies::{Carried, Proxies};
 
 /// A way from the client to the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 pub(crate) enum Path {
     /// No proxy.
     Plain,
@@ -27,6 +29,9 @@ pub(crate) enum Path {
 
 impl Path {
     pub(crate) const ALL: [Self; 4] = [Self::Plain, Self::Relay, Self::Envoy, Self::Ambit];
+
+    /// Others' proxies that do the same work: the better one of them is who has to be beaten.
+    pub(crate) const HBONE_PEERS: [Self; 1] = [Self::Envoy];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -66,6 +71,8 @@ pub(crate) struct Lane {
     pub(crate) server: Pod,
     /// What is between them; nothing on the plain path.
     pub(crate) proxies: Option<Proxies>,
+    /// Where the load and the proxies run.
+    pub(crate) processors: Processors,
     fresh_addresses: u32,
 }
 
@@ -74,7 +81,7 @@ impl Lane {
     ///
     /// # Errors
     /// When a part of them does not start.
-    pub(crate) fn pods(mesh: &Mesh, path: Path) -> Result<(Pod, Pod)> {
+    pub(crate) fn pods(mesh: &Mesh, path: Path, processors: Processors) -> Result<(Pod, Pod)> {
         match path {
             Path::Ambit => mesh.ambient_namespace(path.name())?,
             Path::Plain | Path::Relay | Path::Envoy => mesh.plain_namespace(path.name())?,
@@ -86,15 +93,22 @@ impl Lane {
             pod.namespace().sysctl("net/ipv4/ip_local_port_range", "20000 65535")?;
             pod.namespace().sysctl("net/ipv4/tcp_tw_reuse", "1")?;
         }
-        apps::nginx(&server, &body())?;
-        let port = IPERF3.to_string();
-        server.host("iperf3", IPERF3, server.command("iperf3").args(["--server", "--port", &port]))?;
+        processors.on(End::Server, || {
+            apps::nginx(&server, &body())?;
+            let port = IPERF3.to_string();
+            server.host("iperf3", IPERF3, server.command("iperf3").args(["--server", "--port", &port]))
+        })?;
         serve_fresh_addresses(mesh, &server, path)?;
         Ok((client, server))
     }
 
-    pub(crate) fn new(path: Path, (client, server): (Pod, Pod), proxies: Option<Proxies>) -> Self {
-        Self { path, client, server, proxies, fresh_addresses: 0 }
+    pub(crate) fn new(
+        path: Path,
+        (client, server): (Pod, Pod),
+        proxies: Option<Proxies>,
+        processors: Processors,
+    ) -> Self {
+        Self { path, client, server, proxies, processors, fresh_addresses: 0 }
     }
 
     /// Insists on the right answer of nginx, and on its having passed through both proxies.

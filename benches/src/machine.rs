@@ -5,34 +5,62 @@ use std::process::Command;
 use std::thread;
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
-/// The processor, the kernel, how busy it is, and the versions of the programs that are not ours.
+use crate::figures::Versus;
+
+/// The machine and the programs that are not ours.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    /// The processor, the kernel, how busy it is, and the programs, one a line.
+    pub(crate) lines: Vec<String>,
+    pub(crate) peers: Peers,
+}
+
+/// Versions of what Ambit is compared with.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Peers {
+    pub(crate) envoy: String,
+    pub(crate) haproxy: String,
+}
+
+impl Peers {
+    /// Whose figures those are, with the version.
+    pub(crate) fn name(&self, versus: Versus) -> String {
+        match versus {
+            Versus::Plain => "no proxy".to_owned(),
+            Versus::Relay => format!("HAProxy {}", self.haproxy),
+            Versus::BetterPeer => format!("Envoy {}", self.envoy),
+        }
+    }
+}
+
+/// What there is to know of it.
 ///
 /// # Errors
-/// When one of them cannot be asked.
-pub(crate) fn describe() -> Result<String> {
+/// When a program cannot be asked.
+pub(crate) fn describe() -> Result<Machine> {
     let processors = fs::read_to_string("/proc/cpuinfo")?;
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let load = fs::read_to_string("/proc/loadavg")?;
+    let read = |path: &str| fs::read_to_string(format!("/proc/{path}"));
+    let (kernel, load) = (read("sys/kernel/osrelease")?, read("loadavg")?);
+    let congestion = read("sys/net/ipv4/tcp_congestion_control")?;
     let mut lines = vec![format!(
-        "{} x {}, Linux {}, load before the run {}",
+        "{} x {}, Linux {}, congestion control {}, load before the run {}",
         thread::available_parallelism()?,
         model.trim_start_matches(['\t', ' ', ':']),
         kernel.trim(),
+        congestion.trim(),
         load.split(' ').next().unwrap_or_default()
     )];
-    let envoy = ambit_tests::sandbox::envoy()?;
-    for (program, argument) in [
-        ("haproxy", "-v"),
-        ("nginx", "-v"),
-        ("wrk", "-v"),
-        ("iperf3", "--version"),
-        (&envoy.to_string_lossy(), "--version"),
-    ] {
+    let envoy = version(&ambit_tests::sandbox::envoy()?.to_string_lossy(), "--version")?;
+    let haproxy = version("haproxy", "-v")?;
+    let peers = Peers { envoy: envoy_number(&envoy), haproxy: haproxy_number(&haproxy) };
+    lines.extend([haproxy, envoy]);
+    for (program, argument) in [("nginx", "-v"), ("wrk", "-v"), ("iperf3", "--version")] {
         lines.push(version(program, argument)?);
     }
-    Ok(lines.join("\n"))
+    Ok(Machine { lines, peers })
 }
 
 /// The first line with anything in it; some programs print it as an error.
@@ -40,4 +68,31 @@ fn version(program: &str, argument: &str) -> Result<String> {
     let output = Command::new(program).arg(argument).output()?;
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     Ok(text.lines().find(|line| !line.trim().is_empty()).unwrap_or(program).trim().to_owned())
+}
+
+/// Of `envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL`.
+fn envoy_number(line: &str) -> String {
+    line.split('/').rev().nth(3).unwrap_or(line).to_owned()
+}
+
+/// Of `HAProxy version 2.6.12-1+deb12u3 2025/10/03 - https://haproxy.org/`.
+fn haproxy_number(line: &str) -> String {
+    let word = line.split_whitespace().nth(2).unwrap_or(line);
+    word.split('-').next().unwrap_or(word).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_programs_say() {
+        let envoy = "/run/envoy/envoy  version: 1a2b/1.40.0/Clean/RELEASE/BoringSSL";
+        assert_eq!(envoy_number(envoy), "1.40.0");
+        assert_eq!(
+            haproxy_number("HAProxy version 2.6.12-1+deb12u3 2025/10/03 - https://haproxy.org/"),
+            "2.6.12"
+        );
+        assert_eq!(haproxy_number("HAProxy"), "HAProxy");
+    }
 }

@@ -12,8 +12,12 @@ mod l4;
 mod lane;
 mod load;
 mod machine;
+mod pin;
 mod proxies;
+mod report;
+mod statistics;
 mod table;
+mod targets;
 mod usage;
 
 use std::env;
@@ -27,8 +31,10 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use crate::cases::Case;
-use crate::figures::Figure;
+use crate::l4::{Part, Taken};
 use crate::lane::Path;
+use crate::pin::Pin;
+use crate::report::Report;
 
 /// Benchmarks of Ambit. Run them by scripts/bench, which builds and installs what they need.
 #[derive(Debug, Parser)]
@@ -47,11 +53,11 @@ enum Suite {
 /// What a run may change.
 #[derive(Debug, Args)]
 struct Settings {
-    /// Write the figures to this file, as a JSON array of objects.
+    /// Write machine, settings, figures and targets to this file, as a JSON object.
     #[arg(long, env = "AMBIT_BENCH_JSON", value_name = "FILE")]
     json: Option<PathBuf>,
     /// Rounds that count; one more before them warms up. Each round takes every case on every path.
-    #[arg(long, env = "AMBIT_BENCH_ROUNDS", default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=15))]
+    #[arg(long, env = "AMBIT_BENCH_ROUNDS", default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=15))]
     rounds: u32,
     /// Seconds that one measurement of a timed case takes.
     #[arg(long, env = "AMBIT_BENCH_SECONDS", default_value_t = 2, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=600))]
@@ -59,8 +65,12 @@ struct Settings {
     /// Worker threads of every proxy at each end.
     #[arg(long, env = "AMBIT_BENCH_WORKERS", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: u16,
+    /// Where programs run: with `nodes` everything of the client's node on one processor and everything
+    /// of the server's node on another, where there are two; with `none` where the kernel likes.
+    #[arg(long, env = "AMBIT_BENCH_PIN", default_value = "nodes", value_name = "HOW", value_enum)]
+    pin: Pin,
     /// Measure this case alone. May be repeated.
-    #[arg(long, value_name = "CASE", value_enum)]
+    #[arg(long, value_name = "CASE")]
     only: Vec<Case>,
     /// Measure over this path alone. May be repeated.
     #[arg(long, value_name = "PATH", value_enum)]
@@ -71,14 +81,16 @@ struct Settings {
     /// Seconds that they have been idle by then.
     #[arg(long, env = "AMBIT_BENCH_IDLE_SECONDS", default_value_t = 30, value_name = "S")]
     idle_seconds: u32,
-    /// This is the inner process.
-    #[arg(long, hide = true)]
-    inside_sandbox: bool,
+    /// This is the inner process of a part of the run.
+    #[arg(long, hide = true, value_name = "PART", value_enum)]
+    inside_sandbox: Option<Part>,
 }
 
 impl Settings {
-    fn wants(&self, case: Case) -> bool {
-        self.only.is_empty() || self.only.contains(&case)
+    /// The cases to take, in the order of their list.
+    fn cases(&self) -> Vec<Case> {
+        let of_all = || Case::all().into_iter().filter(|case| self.only.contains(case)).collect();
+        if self.only.is_empty() { Case::USUAL.to_vec() } else { of_all() }
     }
 
     fn wants_path(&self, path: Path) -> bool {
@@ -88,7 +100,10 @@ impl Settings {
 
 fn main() -> ExitCode {
     let Suite::L4(settings) = Cli::parse().suite;
-    let outcome = if settings.inside_sandbox { inside(&settings) } else { outside(&settings) };
+    let outcome = match settings.inside_sandbox {
+        Some(part) => inside(&settings, part),
+        None => outside(&settings),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -98,34 +113,45 @@ fn main() -> ExitCode {
     }
 }
 
-/// Starts the inner process, and shows and writes what it found.
+/// Starts an inner process for each part, and shows and writes what they found.
 fn outside(settings: &Settings) -> Result<()> {
     if let Some(directory) = settings.json.as_ref().and_then(|file| file.parent()) {
         let exists = directory.as_os_str().is_empty() || directory.is_dir();
         ensure!(exists, "--json: there is no directory {}", directory.display());
     }
     sandbox::die_with_parent()?;
-    let arguments = env::args_os().skip(1).chain(["--inside-sandbox".into()]);
+    let mut taken: Option<Taken> = None;
+    for part in Part::ALL.into_iter().filter(|part| part.has_any_of(&settings.cases())) {
+        let more = run_inside(part)?;
+        match &mut taken {
+            Some(taken) => taken.extend(more),
+            None => taken = Some(more),
+        }
+    }
+    let report = Report::new(settings, taken.context("no case was asked for")?);
+    write!(stdout(), "{}", report.tables())?;
+    if let Some(file) = &settings.json {
+        let text = serde_json::to_string_pretty(&report)? + "\n";
+        fs::write(file, text).with_context(|| file.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn run_inside(part: Part) -> Result<Taken> {
+    let arguments = env::args_os().skip(1).chain(["--inside-sandbox".into(), part.name().into()]);
     let output = sandbox::command(arguments)?
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .context("the sandbox cannot be started")?;
     ensure!(output.status.success(), "the run failed: {}", output.status);
-    let figures: Vec<Figure> =
-        serde_json::from_slice(&output.stdout).context("the inner process's figures")?;
-    write!(stdout(), "{}", table::render(&figures))?;
-    if let Some(file) = &settings.json {
-        let text = serde_json::to_string_pretty(&figures)? + "\n";
-        fs::write(file, text).with_context(|| file.display().to_string())?;
-    }
-    Ok(())
+    serde_json::from_slice(&output.stdout).context("the inner process's readings")
 }
 
-fn inside(settings: &Settings) -> Result<()> {
+fn inside(settings: &Settings, part: Part) -> Result<()> {
     sandbox::furnish()?;
-    let figures = l4::run(settings).inspect_err(|_| show_logs())?;
-    serde_json::to_writer(stdout(), &figures).context("the figures cannot be handed out")
+    let taken = l4::run(settings, part).inspect_err(|_| show_logs())?;
+    serde_json::to_writer(stdout(), &taken).context("the readings cannot be handed out")
 }
 
 /// Lines of each program's log that the report of a failure shows.

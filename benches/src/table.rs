@@ -1,120 +1,134 @@
-//! The figures as a table for people, in Markdown: one row for each case and metric.
+//! The figures and the targets as tables for people, in Markdown.
 
+use std::collections::BTreeSet;
+
+use crate::cases::{Case, Metric};
 use crate::figures::Figure;
 use crate::lane::Path;
+use crate::machine::Peers;
+use crate::statistics::Estimate;
+use crate::targets::Target;
 
-/// The table. Where there is no figure there is no row or an empty cell.
-pub(crate) fn render(figures: &[Figure]) -> String {
-    let mut rows = vec![heading()];
-    let mut last = None;
-    for figure in figures {
-        let subject = (&figure.case, &figure.metric);
-        if last != Some(subject) {
-            rows.push(row(figure, figures));
-        }
-        last = Some(subject);
-    }
-    align(&rows)
+/// Medians of every path, and how Ambit's compares: one row for each case and metric. Where there is no
+/// figure there is an empty cell.
+pub(crate) fn figures(figures: &[Figure]) -> String {
+    let subjects: BTreeSet<(Case, Metric)> =
+        figures.iter().map(|figure| (figure.case, figure.metric)).collect();
+    let ratios = ["to plain", "to relay", "to envoy"];
+    let heading = ["case", "figure"].into_iter().chain(Path::ALL.map(Path::name)).chain(ratios);
+    let rows = subjects.into_iter().map(|subject| row(subject, figures));
+    align(&[heading.map(str::to_owned).collect()].into_iter().chain(rows).collect::<Vec<_>>(), 2)
 }
 
-fn heading() -> Vec<String> {
-    let paths = Path::ALL.map(Path::name);
-    ["case", "figure"].into_iter().chain(paths).chain(["ambit / envoy"]).map(str::to_owned).collect()
+/// What is wanted, and whether it was reached: one row for each target.
+pub(crate) fn targets(targets: &[Target], peers: &Peers) -> String {
+    let heading = ["target", "figure", "against", "wanted", "measured", "verdict"];
+    let rows = targets.iter().map(|target| {
+        let Target { row, figure, against, bound, measured, verdict, note } = target;
+        let remark = if note.is_empty() { String::new() } else { format!(": {note}") };
+        vec![
+            (*row).to_owned(),
+            figure.clone(),
+            against.map(|versus| peers.name(versus)).unwrap_or_default(),
+            bound.clone(),
+            measured.map(interval).unwrap_or_default(),
+            format!("{}{remark}", verdict.text()),
+        ]
+    });
+    let rows = [heading.map(str::to_owned).to_vec()].into_iter().chain(rows).collect::<Vec<_>>();
+    align(&rows, heading.len())
 }
 
-/// What `subject` is of, on every path: the median, and in parentheses its ratio to the plain path.
-fn row(subject: &Figure, figures: &[Figure]) -> Vec<String> {
+fn row((case, metric): (Case, Metric), figures: &[Figure]) -> Vec<String> {
     let of_path = |path: Path| {
-        figures.iter().find(|figure| {
-            (&figure.case, &figure.metric) == (&subject.case, &subject.metric) && figure.path == path.name()
-        })
+        figures.iter().find(|figure| (figure.case, figure.metric, figure.path) == (case, metric, path))
     };
-    let cell = |path: Path| of_path(path).map(|figure| median(figure, path)).unwrap_or_default();
-    let ratio = of_path(Path::Ambit).zip(of_path(Path::Envoy));
-    let name = [subject.case.clone(), format!("{}, {}", subject.metric, subject.unit)];
-    let to_envoy = ratio.map(|(ambit, envoy)| format!("{:.2}", ambit.median / envoy.median));
-    name.into_iter().chain(Path::ALL.map(cell)).chain([to_envoy.unwrap_or_default()]).collect()
+    let medians =
+        Path::ALL.map(|path| of_path(path).map(|figure| number(figure.estimate.median)).unwrap_or_default());
+    let ratios = of_path(Path::Ambit).map(|figure| figure.ratios).unwrap_or_default();
+    let ratios =
+        [ratios.plain, ratios.relay, ratios.envoy].map(|ratio| ratio.map(interval).unwrap_or_default());
+    let name = [case.to_string(), format!("{metric}, {}", metric.unit())];
+    name.into_iter().chain(medians).chain(ratios).collect()
 }
 
-fn median(figure: &Figure, path: Path) -> String {
-    let median = number(figure.median);
-    match figure.ratio_to_plain {
-        Some(ratio) if path != Path::Plain => format!("{median} ({ratio:.2})"),
-        Some(_) | None => median,
-    }
+/// A median with its confidence interval.
+fn interval(Estimate { median, low, high }: Estimate) -> String {
+    format!("{} [{}, {}]", number(median), number(low), number(high))
 }
 
-/// Four digits that count.
+/// Three digits behind the point of what is small, none of what is large.
 fn number(value: f64) -> String {
     let digits = match value.abs() {
         at_least if at_least >= 1000.0 => 0,
         at_least if at_least >= 100.0 => 1,
-        at_least if at_least >= 10.0 => 2,
+        at_least if at_least >= 1.0 => 2,
         _ => 3,
     };
     format!("{value:.digits$}")
 }
 
-/// Columns under each other: text to the left, numbers to the right.
-fn align(rows: &[Vec<String>]) -> String {
+/// Columns under each other: the first `texts` to the left, numbers to the right.
+fn align(rows: &[Vec<String>], texts: usize) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut lines: Vec<String> = rows.iter().map(|row| line(row, &widths)).collect();
+    let mut lines: Vec<String> = rows.iter().map(|row| line(row, &widths, texts)).collect();
     let rule = |(column, width): (usize, &usize)| {
-        let end = if is_text(column) { "-" } else { ":" };
+        let end = if column < texts { "-" } else { ":" };
         format!("{}{end}", "-".repeat(width - 1))
     };
     let rules: Vec<String> = widths.iter().enumerate().map(rule).collect();
-    lines.insert(1, line(&rules, &widths));
+    lines.insert(1, line(&rules, &widths, texts));
     lines.concat()
 }
 
-fn line(cells: &[String], widths: &[usize]) -> String {
+fn line(cells: &[String], widths: &[usize], texts: usize) -> String {
     let pad = |(column, (cell, width)): (usize, (&String, &usize))| {
-        if is_text(column) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        if column < texts { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
     };
     let padded: Vec<String> = cells.iter().zip(widths).enumerate().map(pad).collect();
     format!("| {} |\n", padded.join(" | "))
 }
 
-fn is_text(column: usize) -> bool {
-    column < 2
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cases::Reading;
+    use crate::figures::Readings;
+    use crate::targets::evaluate;
+
+    fn some_figures() -> Vec<Figure> {
+        let mut readings = Readings::default();
+        for (path, value) in [(Path::Plain, 17284.0), (Path::Envoy, 4321.0), (Path::Ambit, 8642.0)] {
+            readings.add(Case::HTTP_ONE, path, [Reading::new(Metric::Requests, value)]);
+        }
+        readings.add(Case::HTTP_ONE, Path::Ambit, [Reading::new(Metric::CpuPerTenThousand, 0.5)]);
+        readings.figures()
+    }
 
     #[test]
-    fn a_subject_is_one_row_with_a_cell_for_each_path() {
-        let figure = |path: &str, metric: &str, median: f64, ratio_to_plain| Figure {
-            case: "http-1".into(),
-            path: path.into(),
-            metric: metric.into(),
-            unit: "1/s".into(),
-            median,
-            min: median,
-            max: median,
-            ratio_to_plain,
-        };
-        let text = render(&[
-            figure("plain", "requests", 17284.0, Some(1.0)),
-            figure("envoy", "requests", 4321.0, Some(0.25)),
-            figure("ambit", "requests", 8642.0, Some(0.5)),
-            figure("ambit", "other", 0.5, None),
-        ]);
+    fn a_subject_is_one_row_with_a_cell_for_each_path_and_ratio() {
         assert_eq!(
-            text,
-            "| case   | figure        | plain | relay |       envoy |       ambit | ambit / envoy |\n\
-             | ------ | ------------- | ----: | ----: | ----------: | ----------: | ------------: |\n\
-             | http-1 | requests, 1/s | 17284 |       | 4321 (0.25) | 8642 (0.50) |          2.00 |\n\
-             | http-1 | other, 1/s    |       |       |             |       0.500 |               |\n"
+            figures(&some_figures()),
+            "| case   | figure                  | plain | relay | envoy | ambit |             to plain | to relay |          to envoy |\n\
+             | ------ | ----------------------- | ----: | ----: | ----: | ----: | -------------------: | -------: | ----------------: |\n\
+             | http-1 | requests, 1/s           | 17284 |       |  4321 |  8642 | 0.500 [0.500, 0.500] |          | 2.00 [2.00, 2.00] |\n\
+             | http-1 | cpu_per_10k_requests, s |       |       |       | 0.500 |                      |          |                   |\n"
         );
     }
 
     #[test]
-    fn numbers_show_four_digits() {
+    fn the_targets_name_the_peer_with_its_version() {
+        let peers = Peers { envoy: "1.40.0".into(), haproxy: "2.6".into() };
+        let text = targets(&evaluate(&some_figures()), &peers);
+        let line = text.lines().find(|line| line.contains("p50 at one connection")).unwrap();
+        assert!(line.contains("Envoy 1.40.0") && line.contains("not in this run"), "{line}");
+        assert!(text.lines().any(|line| line.contains("waypoint") && line.contains("measured elsewhere: ")));
+    }
+
+    #[test]
+    fn numbers_show_what_counts() {
         for (value, text) in [(12345.6, "12346"), (123.45, "123.5"), (12.345, "12.35"), (0.12345, "0.123")] {
             assert_eq!(number(value), text);
         }

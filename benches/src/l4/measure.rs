@@ -6,6 +6,7 @@ use crate::cases::{Case, Metric, Reading};
 use crate::lane::Lane;
 use crate::load::wrk::{self, Connections};
 use crate::load::{bulk, cold};
+use crate::pin::End;
 
 /// Connections of one measurement of the cold case.
 pub(crate) const COLD_CONNECTIONS: u32 = 500;
@@ -18,11 +19,16 @@ const AT_ONCE: u32 = 32;
 /// # Errors
 /// When the work fails, or did not go the way that is measured.
 pub(crate) fn take(lane: &mut Lane, case: Case, seconds: u32) -> Result<Vec<Reading>> {
+    let processors = lane.processors;
+    // The load is the client's.
+    processors.on(End::Client, || take_here(lane, case, seconds))
+}
+
+fn take_here(lane: &mut Lane, case: Case, seconds: u32) -> Result<Vec<Reading>> {
     match case {
-        Case::BulkOne => bulk(lane, 1, seconds),
-        Case::BulkEight => bulk(lane, 8, seconds),
-        Case::HttpOne => requests(lane, 1, seconds),
-        Case::HttpSixtyFour => requests(lane, 64, seconds),
+        Case::Bulk { streams, .. } => bulk(lane, streams.into(), seconds),
+        Case::Http { connections } => requests(lane, connections.into(), seconds),
+        Case::Paced(_) => unreachable!(),
         Case::ConnectionsWarm => warm(lane, seconds),
         Case::ConnectionsCold => cold(lane),
         Case::MemoryIdle | Case::MemoryPerConnection => unreachable!("memory is not taken in rounds"),

@@ -10,15 +10,24 @@ use anyhow::{Context, Result, ensure};
 use crate::Settings;
 use crate::lane::{CLIENT_NODE, FRESH_ADDRESSES, Lane, Path, SERVER_NODE, body, fresh_address};
 use crate::load::cold;
+use crate::pin::Processors;
 use crate::proxies::{Proxies, agents, envoy, haproxy};
+
+/// What every path of a part has in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stand {
+    /// Worker threads of each proxy.
+    pub(super) workers: u16,
+    pub(super) processors: Processors,
+}
 
 /// Two nodes, with agents that are not started so far.
 ///
 /// # Errors
 /// When the kernel refuses a part of it.
-pub(super) fn mesh(settings: &Settings) -> Result<Mesh> {
+pub(super) fn mesh(stand: Stand) -> Result<Mesh> {
     let mesh_settings = MeshSettings {
-        workers: settings.workers.into(),
+        workers: stand.workers.into(),
         agent_log: AgentLog::Written,
         ..MeshSettings::default()
     };
@@ -29,19 +38,21 @@ pub(super) fn mesh(settings: &Settings) -> Result<Mesh> {
 ///
 /// # Errors
 /// When one does not stand.
-pub(super) fn lanes(mesh: &Mesh, settings: &Settings) -> Result<Vec<Lane>> {
+pub(super) fn lanes(mesh: &Mesh, settings: &Settings, stand: Stand) -> Result<Vec<Lane>> {
+    let Stand { workers, processors } = stand;
     let wanted = Path::ALL.into_iter().filter(|path| settings.wants_path(*path));
     // All pods before the first agent, which waits for those that are its own.
-    let pods = wanted.map(|path| Ok((path, Lane::pods(mesh, path)?))).collect::<Result<Vec<_>>>()?;
+    let pods =
+        wanted.map(|path| Ok((path, Lane::pods(mesh, path, processors)?))).collect::<Result<Vec<_>>>()?;
     let mut lanes = Vec::new();
     for (path, (client, server)) in pods {
         let proxies: Option<Proxies> = match path {
             Path::Plain => None,
-            Path::Relay => Some(haproxy::start(&client, &server, settings.workers)?),
-            Path::Envoy => Some(envoy::start(&client, &server, settings.workers)?),
-            Path::Ambit => Some(agents::start(mesh)?),
+            Path::Relay => Some(haproxy::start((&client, &server), workers, processors)?),
+            Path::Envoy => Some(envoy::start((&client, &server), workers, processors)?),
+            Path::Ambit => Some(agents::start(mesh, processors)?),
         };
-        let lane = Lane::new(path, (client, server), proxies);
+        let lane = Lane::new(path, (client, server), proxies, processors);
         lane.check().with_context(|| format!("the {path} path does not carry a request"))?;
         lanes.push(lane);
     }

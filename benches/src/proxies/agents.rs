@@ -6,13 +6,18 @@ use anyhow::{Result, ensure};
 
 use super::{Metrics, Proxies, Proxy};
 use crate::lane::{CLIENT_NODE, SERVER_NODE};
+use crate::pin::{End, Processors};
 
 /// Starts them and waits until both pods are captured.
 ///
 /// # Errors
 /// When one does not become ready.
-pub(crate) fn start(mesh: &Mesh) -> Result<Proxies> {
-    mesh.start()?;
+pub(crate) fn start(mesh: &Mesh, processors: Processors) -> Result<Proxies> {
+    mesh.start_control()?;
+    for (end, node) in [(End::Client, CLIENT_NODE), (End::Server, SERVER_NODE)] {
+        processors.on(end, || mesh.agent(node).start())?;
+    }
+    mesh.wait_until_captured()?;
     Ok(Proxies {
         client: proxy(
             mesh.agent(CLIENT_NODE),

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::redirect::{self, OUTBOUND, PROXY_USER};
 use super::{Metrics, Proxies, Proxy};
+use crate::pin::{End, Processors};
 
 mod configuration;
 
@@ -25,23 +26,29 @@ const HBONE: u16 = 15008;
 ///
 /// # Errors
 /// When one does not start.
-pub(crate) fn start(client: &Pod, server: &Pod, workers: u16) -> Result<Proxies> {
+pub(crate) fn start((client, server): (&Pod, &Pod), workers: u16, processors: Processors) -> Result<Proxies> {
     let authority = Authority::generate("benchmark")?;
     redirect::outbound(client)?;
-    let client_end = End { pod: client, port: OUTBOUND, workers };
-    let server_end = End { pod: server, port: HBONE, workers };
-    Ok(Proxies {
-        server: server_end.start(
+    let client_end = OneEnd { pod: client, port: OUTBOUND, workers };
+    let server_end = OneEnd { pod: server, port: HBONE, workers };
+    let start_server = || {
+        server_end.start(
             &configuration::server(&server_end.credentials(&authority)?),
             (
                 "envoy_http_downstream_rq_xx",
                 &["envoy_response_code_class=\"2\"", "envoy_http_conn_manager_prefix=\"hbone\""],
             ),
-        )?,
-        client: client_end.start(
+        )
+    };
+    let start_client = || {
+        client_end.start(
             &configuration::client(&client_end.credentials(&authority)?, &server.identity()),
             ("envoy_cluster_upstream_rq_total", &["envoy_cluster_name=\"hbone\""]),
-        )?,
+        )
+    };
+    Ok(Proxies {
+        server: processors.on(End::Server, start_server)?,
+        client: processors.on(End::Client, start_client)?,
     })
 }
 
@@ -68,7 +75,7 @@ pub(crate) fn expect_equal_cryptography(proxies: &Proxies) -> Result<()> {
 const KEY_EXCHANGE: &str = "X25519MLKEM768";
 
 /// One end.
-struct End<'a> {
+struct OneEnd<'a> {
     pod: &'a Pod,
     port: u16,
     workers: u16,
@@ -81,7 +88,7 @@ struct Credentials {
     root: PathBuf,
 }
 
-impl End<'_> {
+impl OneEnd<'_> {
     fn file(&self, kind: &str) -> PathBuf {
         Path::new(WORK).join(format!("{}.envoy.{kind}", self.pod.namespace().name()))
     }

@@ -11,6 +11,7 @@ use anyhow::Result;
 
 use super::redirect::{self, INBOUND, OUTBOUND, PROXY_USER};
 use super::{Metrics, Proxies, Proxy};
+use crate::pin::{End, Processors};
 
 const METRICS: u16 = 8404;
 
@@ -18,10 +19,13 @@ const METRICS: u16 = 8404;
 ///
 /// # Errors
 /// When one does not start.
-pub(crate) fn start(client: &Pod, server: &Pod, workers: u16) -> Result<Proxies> {
+pub(crate) fn start((client, server): (&Pod, &Pod), workers: u16, processors: Processors) -> Result<Proxies> {
     redirect::outbound(client)?;
     redirect::inbound(server)?;
-    Ok(Proxies { client: relay(client, OUTBOUND, workers)?, server: relay(server, INBOUND, workers)? })
+    Ok(Proxies {
+        client: processors.on(End::Client, || relay(client, OUTBOUND, workers))?,
+        server: processors.on(End::Server, || relay(server, INBOUND, workers))?,
+    })
 }
 
 /// A relay that takes what is redirected to `port` to where it was bound for.
@@ -52,7 +56,7 @@ fn configuration(port: u16, workers: u16) -> String {
     format!(
         "global
   nbthread {workers}
-  maxconn 8000
+  maxconn 40000
   log stdout format raw local0
 defaults
   log global
