@@ -8,10 +8,15 @@ use serde::{Deserialize, Serialize};
 use crate::Settings;
 use crate::cases::Case;
 use crate::figures::Readings;
-use crate::lane::Lane;
+use crate::lane::{Lane, Path};
 use crate::machine::{self, Machine};
 use crate::pin::Pin;
 
+use delay::Network;
+use measure::{Ground, Turn};
+use setup::{Buffers, Stand};
+
+mod delay;
 mod measure;
 mod memory;
 mod setup;
@@ -21,8 +26,10 @@ mod setup;
 pub(crate) enum Part {
     /// What the proxies keep in memory, with two workers each.
     Memory,
-    /// Everything that is taken in rounds.
+    /// Everything that is taken in rounds on a network of memory.
     Rounds,
+    /// The same on a network that takes time and loses packets.
+    Delay,
 }
 
 /// What a part of a run has taken.
@@ -30,8 +37,8 @@ pub(crate) enum Part {
 pub(crate) struct Taken {
     pub(crate) machine: Machine,
     pub(crate) readings: Readings,
-    /// What could not be measured here, with the reason.
-    pub(crate) skipped: Vec<String>,
+    /// What a reader of the figures has to know, such as what could not be measured here.
+    pub(crate) remarks: Vec<String>,
 }
 
 /// Seconds of a measurement that only warms up.
@@ -41,19 +48,31 @@ const WARM_UP_SECONDS: u32 = 1;
 const MEMORY_WORKERS: u16 = 2;
 
 impl Part {
-    pub(crate) const ALL: [Self; 2] = [Self::Memory, Self::Rounds];
+    pub(crate) const ALL: [Self; 3] = [Self::Memory, Self::Rounds, Self::Delay];
 
     /// Its name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::Rounds => "rounds",
+            Self::Delay => "delay",
         }
     }
 
     /// The part that takes a case.
     fn of(case: Case) -> Self {
-        if case.is_taken_in_rounds() { Self::Rounds } else { Self::Memory }
+        match case {
+            Case::MemoryIdle | Case::MemoryPerConnection => Self::Memory,
+            Case::Delayed { .. } => Self::Delay,
+            Case::Bulk { .. }
+            | Case::Http { .. }
+            | Case::Paced(_)
+            | Case::ConnectionsWarm
+            | Case::ConnectionsCold
+            | Case::Passthrough
+            | Case::Fairness
+            | Case::Churn => Self::Rounds,
+        }
     }
 
     /// Whether any of the cases is taken in it.
@@ -66,7 +85,7 @@ impl Taken {
     /// Adds what another part has taken.
     pub(crate) fn extend(&mut self, other: Self) {
         self.readings.extend(other.readings);
-        self.skipped.extend(other.skipped);
+        self.remarks.extend(other.remarks);
     }
 }
 
@@ -78,16 +97,18 @@ pub(crate) fn run(settings: &Settings, part: Part) -> Result<Taken> {
     let machine = machine::describe()?;
     eprintln!("{} of\n{}", part.name(), machine.lines.join("\n"));
     let cases: Vec<Case> = settings.cases().into_iter().filter(|case| Part::of(*case) == part).collect();
-    let mut readings = Readings::default();
+    let mut taken = Taken { machine, readings: Readings::default(), remarks: Vec::new() };
     match part {
-        Part::Memory => memory(settings, &cases, &mut readings)?,
-        Part::Rounds => all_rounds(settings, &cases, &mut readings)?,
+        Part::Memory => memory(settings, &cases, &mut taken.readings)?,
+        Part::Rounds => all_rounds(settings, &cases, &mut taken.readings)?,
+        Part::Delay => delayed(settings, &cases, &mut taken)?,
     }
-    Ok(Taken { machine, readings, skipped: Vec::new() })
+    Ok(taken)
 }
 
 fn memory(settings: &Settings, cases: &[Case], readings: &mut Readings) -> Result<()> {
-    let stand = setup::Stand { workers: MEMORY_WORKERS, processors: Pin::None.processors()? };
+    let processors = Pin::None.processors()?;
+    let stand = Stand { workers: MEMORY_WORKERS, processors, buffers: Buffers::OfTheSystem };
     let mesh = setup::mesh(stand)?;
     let lanes = setup::lanes(&mesh, settings, stand)?;
     if cases.contains(&Case::MemoryIdle) {
@@ -100,31 +121,70 @@ fn memory(settings: &Settings, cases: &[Case], readings: &mut Readings) -> Resul
 }
 
 fn all_rounds(settings: &Settings, cases: &[Case], readings: &mut Readings) -> Result<()> {
-    let stand = setup::Stand { workers: settings.workers, processors: settings.pin.processors()? };
+    let processors = settings.pin.processors()?;
+    let stand = Stand { workers: settings.workers, processors, buffers: Buffers::OfTheSystem };
     let mesh = setup::mesh(stand)?;
     let mut lanes = setup::lanes(&mesh, settings, stand)?;
+    let mut ground = setup::ground(&mesh, stand)?;
     let (cold, warm): (Vec<Case>, Vec<Case>) = cases.iter().partition(|case| **case == Case::ConnectionsCold);
-    rounds(&mut lanes, settings, &warm, readings)?;
+    rounds(&mut ground, &mut lanes, settings, &warm, readings)?;
     // Last, because every tunnel that it opens stays for a while.
     if !cold.is_empty() {
         setup::publish_fresh_addresses(&mesh, &lanes, (settings.rounds + 1) * measure::COLD_CONNECTIONS)?;
-        rounds(&mut lanes, settings, &cold, readings)?;
+        rounds(&mut ground, &mut lanes, settings, &cold, readings)?;
+    }
+    setup::check_after(&mesh, &lanes)
+}
+
+fn delayed(settings: &Settings, cases: &[Case], taken: &mut Taken) -> Result<()> {
+    let processors = settings.pin.processors()?;
+    let stand = Stand { workers: settings.workers, processors, buffers: Buffers::Large };
+    let mesh = setup::mesh(stand)?;
+    let mut network = match Network::between_nodes(&mesh) {
+        Ok(network) => network,
+        Err(reason) => {
+            let remark = format!("SKIPPED: delay and loss: {reason:#}");
+            eprintln!("{remark}");
+            taken.remarks.push(remark);
+            return Ok(());
+        }
+    };
+    taken.remarks.push(network.describe());
+    let mut lanes = setup::lanes(&mesh, settings, stand)?;
+    let mut ground = setup::ground(&mesh, stand)?;
+    for case in cases {
+        if let Case::Delayed { millis } = case {
+            network.set_round_trip(*millis)?;
+            if let Some(plain) = lanes.iter().find(|lane| lane.path == Path::Plain) {
+                network.check(plain, *millis)?;
+            }
+            rounds(&mut ground, &mut lanes, settings, &[*case], &mut taken.readings)?;
+        }
     }
     setup::check_after(&mesh, &lanes)
 }
 
 /// Takes the cases round by round, and in each the paths one after the other, beginning with another
 /// one each time. The first round does not count.
-fn rounds(lanes: &mut [Lane], settings: &Settings, cases: &[Case], readings: &mut Readings) -> Result<()> {
+fn rounds(
+    ground: &mut Ground<'_>,
+    lanes: &mut [Lane],
+    settings: &Settings,
+    cases: &[Case],
+    readings: &mut Readings,
+) -> Result<()> {
     let rounds = if cases.is_empty() { 0..0 } else { 0..settings.rounds + 1 };
     let lanes_count = lanes.len();
     for round in rounds {
         let counts = round > 0;
-        let seconds = if counts { settings.seconds } else { WARM_UP_SECONDS };
+        let turn = Turn { round, seconds: if counts { settings.seconds } else { WARM_UP_SECONDS } };
         for (number, case) in cases.iter().enumerate() {
-            for turn in 0..lanes_count {
-                let lane = &mut lanes[whose_turn(turn, number, round, lanes_count)];
-                let taken = measure::take(lane, *case, seconds)
+            for place in 0..lanes_count {
+                let lane = &mut lanes[whose_turn(place, number, round, lanes_count)];
+                if !case.exists_on(lane.path) {
+                    continue;
+                }
+                let taken = measure::take(ground, lane, *case, turn)
                     .with_context(|| format!("{case} over {}, round {round}", lane.path))?;
                 if counts {
                     readings.add(*case, lane.path, taken);
@@ -137,8 +197,8 @@ fn rounds(lanes: &mut [Lane], settings: &Settings, cases: &[Case], readings: &mu
 }
 
 /// Every path is first, second and so on equally often in a case, and in a round.
-fn whose_turn(turn: usize, case: usize, round: u32, lanes: usize) -> usize {
-    (turn + case + round as usize) % lanes
+fn whose_turn(place: usize, case: usize, round: u32, lanes: usize) -> usize {
+    (place + case + round as usize) % lanes
 }
 
 #[cfg(test)]
@@ -152,9 +212,9 @@ mod tests {
     }
 
     #[test]
-    fn every_part_has_a_case_of_the_usual_ones() {
+    fn every_part_has_a_case() {
         for part in Part::ALL {
-            assert!(part.has_any_of(&Case::USUAL), "{}", part.name());
+            assert!(part.has_any_of(&Case::all()), "{}", part.name());
         }
     }
 }

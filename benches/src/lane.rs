@@ -2,9 +2,9 @@
 //! them.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use ambit_tests::apps::{self, IPERF3, NGINX};
+use ambit_tests::apps::{self, NGINX};
 use ambit_tests::mesh::Mesh;
 use ambit_tests::pod::Pod;
 use anyhow::{Result, ensure};
@@ -73,7 +73,7 @@ pub(crate) struct Lane {
     pub(crate) proxies: Option<Proxies>,
     /// Where the load and the proxies run.
     pub(crate) processors: Processors,
-    fresh_addresses: u32,
+    used_addresses: u32,
 }
 
 impl Lane {
@@ -93,12 +93,8 @@ impl Lane {
             pod.namespace().sysctl("net/ipv4/ip_local_port_range", "20000 65535")?;
             pod.namespace().sysctl("net/ipv4/tcp_tw_reuse", "1")?;
         }
-        processors.on(End::Server, || {
-            apps::nginx(&server, &body())?;
-            let port = IPERF3.to_string();
-            server.host("iperf3", IPERF3, server.command("iperf3").args(["--server", "--port", &port]))
-        })?;
-        serve_fresh_addresses(mesh, &server, path)?;
+        processors.on(End::Server, || apps::nginx(&server, &body()))?;
+        serve_own_addresses(mesh, &server, path)?;
         Ok((client, server))
     }
 
@@ -108,7 +104,7 @@ impl Lane {
         proxies: Option<Proxies>,
         processors: Processors,
     ) -> Self {
-        Self { path, client, server, proxies, processors, fresh_addresses: 0 }
+        Self { path, client, server, proxies, processors, used_addresses: OWN_ADDRESSES }
     }
 
     /// Insists on the right answer of nginx, and on its having passed through both proxies.
@@ -147,18 +143,37 @@ impl Lane {
 
     /// Addresses of the server that no connection has used.
     pub(crate) fn take_fresh_addresses(&mut self, count: u32) -> Vec<SocketAddr> {
-        let first = self.fresh_addresses;
-        self.fresh_addresses += count;
-        (first..self.fresh_addresses).map(|index| (fresh_address(self.path, index), NGINX).into()).collect()
+        let first = self.used_addresses;
+        self.used_addresses += count;
+        (first..self.used_addresses).map(|index| (own_address(self.path, index), NGINX).into()).collect()
+    }
+
+    /// Insists on a tunnel to each of these addresses of the server, where there are tunnels at all.
+    ///
+    /// # Errors
+    /// When one of them has none: then they shared one.
+    pub(crate) fn expect_tunnels_to(&self, addresses: impl IntoIterator<Item = Ipv4Addr>) -> Result<()> {
+        for address in addresses.into_iter().filter(|_| self.path.is_hbone()) {
+            ensure!(self.tunnels_to(address)? > 0, "there is no tunnel to {address}");
+        }
+        Ok(())
+    }
+
+    /// How many tunnels are open to an address of the server.
+    ///
+    /// # Errors
+    /// When it cannot be seen.
+    pub(crate) fn tunnels_to(&self, address: Ipv4Addr) -> Result<usize> {
+        self.server.namespace().established_at(SocketAddrV4::new(address, HBONE))
     }
 }
 
-/// Makes the server's pod the owner of the addresses that [`Lane::take_fresh_addresses`] gives out.
+/// Makes the server's pod the owner of all of [`own_address`].
 ///
 /// The nodes route them to it, and it takes any of them for its own; the neighbour tables of a node
 /// would not hold as many addresses one by one.
-fn serve_fresh_addresses(mesh: &Mesh, server: &Pod, path: Path) -> Result<()> {
-    let prefix = format!("{}/19", fresh_address(path, 0));
+fn serve_own_addresses(mesh: &Mesh, server: &Pod, path: Path) -> Result<()> {
+    let prefix = format!("{}/19", own_address(path, 0));
     server.namespace().ip(&format!("route add local {prefix} dev lo"))?;
     let to_pod = format!("route add {prefix} via {}", server.v4());
     mesh.agent(SERVER_NODE).namespace().ip(&to_pod)?;
@@ -166,16 +181,21 @@ fn serve_fresh_addresses(mesh: &Mesh, server: &Pod, path: Path) -> Result<()> {
     mesh.agent(CLIENT_NODE).namespace().ip(&to_node)
 }
 
-/// An address of the mesh that no node has, of a prefix of its own for each path.
+/// One of many addresses of the server's pod beside that of its interface, of a prefix of its own for
+/// each path. To a proxy each is another destination, with a tunnel of its own.
 ///
 /// IPv4, because HAProxy learns where a redirected connection was bound for in that family alone.
-pub(crate) fn fresh_address(path: Path, index: u32) -> Ipv4Addr {
+pub(crate) fn own_address(path: Path, index: u32) -> Ipv4Addr {
     let prefix = Ipv4Addr::new(10, 10, 128 + 32 * path as u8, 0);
     Ipv4Addr::from(u32::from(prefix) + index)
 }
 
 /// So many addresses each path has.
-pub(crate) const FRESH_ADDRESSES: u32 = 1 << 13;
+pub(crate) const ADDRESSES: u32 = 1 << 13;
+
+/// So many of them, the first ones, are used again and again: as many as streams go to at once, and
+/// those of the case that compares tunnels. The others are for cold connections.
+pub(crate) const OWN_ADDRESSES: u32 = 66;
 
 /// Where the clients are.
 pub(crate) const CLIENT_NODE: &str = "n1";
@@ -201,9 +221,9 @@ mod tests {
 
     #[test]
     fn addresses_never_used_differ_by_path_and_count() {
-        let texts = [(Path::Plain, 0, "10.10.128.0"), (Path::Ambit, FRESH_ADDRESSES - 1, "10.10.255.255")];
+        let texts = [(Path::Plain, 0, "10.10.128.0"), (Path::Ambit, ADDRESSES - 1, "10.10.255.255")];
         for (path, index, text) in texts {
-            assert_eq!(fresh_address(path, index).to_string(), text);
+            assert_eq!(own_address(path, index).to_string(), text);
         }
     }
 

@@ -57,7 +57,7 @@ pub(crate) fn describe() -> Result<Machine> {
     let haproxy = version("haproxy", "-v")?;
     let peers = Peers { envoy: envoy_number(&envoy), haproxy: haproxy_number(&haproxy) };
     lines.extend([haproxy, envoy]);
-    for (program, argument) in [("nginx", "-v"), ("wrk", "-v"), ("iperf3", "--version")] {
+    for (program, argument) in [("nginx", "-v"), ("wrk", "-v")] {
         lines.push(version(program, argument)?);
     }
     Ok(Machine { lines, peers })

@@ -13,6 +13,7 @@ mod lane;
 mod load;
 mod machine;
 mod pin;
+mod plots;
 mod proxies;
 mod report;
 mod statistics;
@@ -33,6 +34,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::cases::Case;
 use crate::l4::{Part, Taken};
 use crate::lane::Path;
+use crate::load::hold::{self, Hold};
 use crate::pin::Pin;
 use crate::report::Report;
 
@@ -47,7 +49,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Suite {
     /// The layer-4 path: two pods on two nodes.
-    L4(Settings),
+    L4(Box<Settings>),
+    /// One end of idle connections; a run starts these itself.
+    #[command(hide = true)]
+    Hold(Hold),
 }
 
 /// What a run may change.
@@ -56,11 +61,14 @@ struct Settings {
     /// Write machine, settings, figures and targets to this file, as a JSON object.
     #[arg(long, env = "AMBIT_BENCH_JSON", value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw the figures as SVG files into this directory.
+    #[arg(long, env = "AMBIT_BENCH_PLOTS", value_name = "DIR")]
+    plots: Option<PathBuf>,
     /// Rounds that count; one more before them warms up. Each round takes every case on every path.
-    #[arg(long, env = "AMBIT_BENCH_ROUNDS", default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=15))]
+    #[arg(long, env = "AMBIT_BENCH_ROUNDS", default_value_t = 10, default_value_if("quick", "true", "3"), value_name = "N", value_parser = clap::value_parser!(u32).range(1..=15))]
     rounds: u32,
     /// Seconds that one measurement of a timed case takes.
-    #[arg(long, env = "AMBIT_BENCH_SECONDS", default_value_t = 2, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=600))]
+    #[arg(long, env = "AMBIT_BENCH_SECONDS", default_value_t = 2, default_value_if("quick", "true", "1"), value_name = "S", value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// Worker threads of every proxy at each end.
     #[arg(long, env = "AMBIT_BENCH_WORKERS", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -69,14 +77,26 @@ struct Settings {
     /// of the server's node on another, where there are two; with `none` where the kernel likes.
     #[arg(long, env = "AMBIT_BENCH_PIN", default_value = "nodes", value_name = "HOW", value_enum)]
     pin: Pin,
-    /// Measure this case alone. May be repeated.
+    /// Measure this case alone. May be repeated; --list names them.
     #[arg(long, value_name = "CASE")]
     only: Vec<Case>,
+    /// Measure every case there is: the whole matrix of streams, destinations and directions, changes
+    /// of the configuration, delay and loss. Takes about an hour.
+    #[arg(long, conflicts_with_all = ["only", "quick"])]
+    all: bool,
+    /// Measure what shows in few minutes how the paths compare: few cases, three rounds of a second
+    /// unless told otherwise. Too few for a verdict on a target.
+    #[arg(long, conflicts_with = "only")]
+    quick: bool,
+    /// Name the cases and end.
+    #[arg(long)]
+    list: bool,
     /// Measure over this path alone. May be repeated.
     #[arg(long, value_name = "PATH", value_enum)]
     path: Vec<Path>,
-    /// Idle connections that are open when memory is measured.
-    #[arg(long, env = "AMBIT_BENCH_IDLE_CONNECTIONS", default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3000))]
+    /// Idle connections that are open when memory is measured. A relay has two files for each and is
+    /// measured with 9,000 at most.
+    #[arg(long, env = "AMBIT_BENCH_IDLE_CONNECTIONS", default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=15_000))]
     idle_connections: u32,
     /// Seconds that they have been idle by then.
     #[arg(long, env = "AMBIT_BENCH_IDLE_SECONDS", default_value_t = 30, value_name = "S")]
@@ -89,8 +109,16 @@ struct Settings {
 impl Settings {
     /// The cases to take, in the order of their list.
     fn cases(&self) -> Vec<Case> {
-        let of_all = || Case::all().into_iter().filter(|case| self.only.contains(case)).collect();
-        if self.only.is_empty() { Case::USUAL.to_vec() } else { of_all() }
+        let wanted = |case: &Case| {
+            if self.quick {
+                Case::QUICK.contains(case)
+            } else if self.only.is_empty() {
+                self.all || Case::USUAL.contains(case)
+            } else {
+                self.only.contains(case)
+            }
+        };
+        Case::all().into_iter().filter(wanted).collect()
     }
 
     fn wants_path(&self, path: Path) -> bool {
@@ -99,10 +127,12 @@ impl Settings {
 }
 
 fn main() -> ExitCode {
-    let Suite::L4(settings) = Cli::parse().suite;
-    let outcome = match settings.inside_sandbox {
-        Some(part) => inside(&settings, part),
-        None => outside(&settings),
+    let outcome = match Cli::parse().suite {
+        Suite::L4(settings) => match settings.inside_sandbox {
+            Some(part) => inside(&settings, part),
+            None => outside(&settings),
+        },
+        Suite::Hold(hold) => hold::run(&hold),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -115,6 +145,10 @@ fn main() -> ExitCode {
 
 /// Starts an inner process for each part, and shows and writes what they found.
 fn outside(settings: &Settings) -> Result<()> {
+    if settings.list {
+        let names: String = Case::all().iter().map(|case| format!("{case}\n")).collect();
+        return Ok(stdout().write_all(names.as_bytes())?);
+    }
     if let Some(directory) = settings.json.as_ref().and_then(|file| file.parent()) {
         let exists = directory.as_os_str().is_empty() || directory.is_dir();
         ensure!(exists, "--json: there is no directory {}", directory.display());
@@ -130,6 +164,9 @@ fn outside(settings: &Settings) -> Result<()> {
     }
     let report = Report::new(settings, taken.context("no case was asked for")?);
     write!(stdout(), "{}", report.tables())?;
+    if let Some(directory) = &settings.plots {
+        plots::draw(&report.figures, directory)?;
+    }
     if let Some(file) = &settings.json {
         let text = serde_json::to_string_pretty(&report)? + "\n";
         fs::write(file, text).with_context(|| file.display().to_string())?;

@@ -46,6 +46,16 @@ impl Proxies {
         Ok(Carried { client: self.client.carried()?, server: self.server.carried()? })
     }
 
+    /// How many connections the client's proxy has passed on to where they were bound for, without a
+    /// tunnel.
+    ///
+    /// # Errors
+    /// When it does not tell.
+    pub(crate) fn passed(&self) -> Result<u64> {
+        let (metric, labels) = self.client.metrics.passed;
+        self.client.series(metric, labels)
+    }
+
     /// Insists on both having carried so many more than `before`.
     ///
     /// # Errors
@@ -78,6 +88,8 @@ pub(crate) struct Metrics {
     pub(crate) page: (u16, &'static str),
     /// The counter, and labels of the series that count.
     pub(crate) carried: (&'static str, &'static [&'static str]),
+    /// The same of connections that it passes on without a tunnel.
+    pub(crate) passed: (&'static str, &'static [&'static str]),
 }
 
 impl Metrics {
@@ -109,6 +121,14 @@ impl Proxy {
 
     fn carried(&self) -> Result<u64> {
         let (metric, labels) = self.metrics.carried;
+        self.series(metric, labels)
+    }
+
+    /// The sum of its series of a counter that have these labels.
+    ///
+    /// # Errors
+    /// When it does not tell.
+    pub(crate) fn series(&self, metric: &str, labels: &[&str]) -> Result<u64> {
         let text = self.metrics.text().with_context(|| self.name.clone())?;
         // A counter of connections stays far below the numbers that a float cannot hold.
         Ok(sum_of_series(&text, metric, labels) as u64)

@@ -14,9 +14,9 @@ use crate::targets::{Target, evaluate};
 pub(crate) struct Report {
     machine: Machine,
     settings: How,
-    /// What was asked for and could not be measured here, with the reason.
-    skipped: Vec<String>,
-    figures: Vec<Figure>,
+    /// What a reader of the figures has to know, such as what could not be measured here.
+    remarks: Vec<String>,
+    pub(crate) figures: Vec<Figure>,
     targets: Vec<Target>,
 }
 
@@ -38,7 +38,7 @@ impl Report {
             targets: evaluate(&figures),
             figures,
             machine: taken.machine,
-            skipped: taken.skipped,
+            remarks: taken.remarks,
             settings: How {
                 rounds: settings.rounds,
                 seconds: settings.seconds,
@@ -55,9 +55,9 @@ impl Report {
         let How { rounds, seconds, workers, pin, .. } = self.settings;
         let machine = self.machine.lines.join("; ");
         let how = format!("{rounds} rounds of {seconds} s, workers {workers}, pin {pin}");
-        let skipped: String = self.skipped.iter().map(|what| format!("SKIPPED: {what}\n\n")).collect();
+        let remarks: String = self.remarks.iter().map(|remark| format!("{remark}\n\n")).collect();
         format!(
-            "{machine}\n\n{how}; medians, and ratios with 95 % confidence intervals\n\n{skipped}{}\n{}",
+            "{machine}\n\n{how}; medians, and ratios with 95 % confidence intervals\n\n{remarks}{}\n{}",
             table::figures(&self.figures),
             table::targets(&self.targets, &self.machine.peers)
         )

@@ -1,7 +1,7 @@
 //! Network namespaces: places with interfaces, routes and sockets of their own.
 
 use std::fs::{self, File};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -143,13 +143,26 @@ impl Namespace {
         self.sockets(port, ESTABLISHED)
     }
 
+    /// How many TCP connections to this address and port are open inside.
+    ///
+    /// # Errors
+    /// When it cannot be seen.
+    pub fn established_at(&self, address: SocketAddrV4) -> Result<usize> {
+        let is_there =
+            |line: &str| is_socket(line, address.port(), ESTABLISHED) && is_at(line, *address.ip());
+        Ok(self.socket_tables()?.lines().filter(|line| is_there(line)).count())
+    }
+
     fn sockets(&self, port: u16, state: &str) -> Result<usize> {
-        let tables = self.inside(|| {
+        Ok(self.socket_tables()?.lines().filter(|line| is_socket(line, port, state)).count())
+    }
+
+    fn socket_tables(&self) -> Result<String> {
+        self.inside(|| {
             // Of the thread: /proc/net is that of the process, which did not enter.
             let read = |family| fs::read_to_string(format!("/proc/thread-self/net/{family}"));
             Ok(read("tcp")? + &read("tcp6")?)
-        })?;
-        Ok(tables.lines().filter(|line| is_socket(line, port, state)).count())
+        })
     }
 }
 
@@ -165,9 +178,27 @@ fn is_socket(line: &str, port: u16, wanted: &str) -> bool {
     state == wanted && is_port()
 }
 
+/// The kernel prints an address as a number in its own order of octets; one of IPv4 that a socket of
+/// IPv6 has ends with the same.
+fn is_at(line: &str, address: Ipv4Addr) -> bool {
+    let local = line.split_whitespace().nth(1).and_then(|local| local.split(':').next());
+    local.is_some_and(|local| local.ends_with(&format!("{:08X}", u32::from_ne_bytes(address.octets()))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn a_socket_is_found_at_its_address_in_both_families() {
+        let v4 = "   1: 02010A0A:3AA0 00000000:0000 01 00000000:00000000 00:00000000 00000000     0";
+        let v6 = "   1: 0000000000000000FFFF000002010A0A:3AA0 00000000:0000 01 00000000:00000000";
+        for line in [v4, v6] {
+            assert!(is_at(line, Ipv4Addr::new(10, 10, 1, 2)));
+            assert!(!is_at(line, Ipv4Addr::new(10, 10, 1, 3)));
+        }
+    }
 
     #[test]
     fn only_sockets_of_the_port_and_state_count() {

@@ -8,9 +8,9 @@ use anyhow::Result;
 use crate::Settings;
 use crate::cases::{Case, Metric, Reading};
 use crate::figures::Readings;
-use crate::lane::Lane;
+use crate::lane::{Lane, Path};
 use crate::load::idle;
-use crate::proxies::Proxies;
+use crate::proxies::{Proxies, haproxy};
 use crate::usage::Memory;
 
 /// After one request, so that the tunnel is there.
@@ -33,19 +33,28 @@ pub(super) fn per_connection(lanes: &[Lane], settings: &Settings, readings: &mut
     let mut before = Vec::new();
     for (lane, proxies) in proxied(lanes) {
         before.push(now(proxies)?);
-        open.push(idle::open(lane, settings.idle_connections)?);
+        open.push(idle::open(lane, count(lane.path, settings))?);
     }
     let idle_for = Duration::from_secs(settings.idle_seconds.into());
     wait::throughout("the proxies run", idle_for, || {
         proxied(lanes).try_for_each(|(_, proxies)| now(proxies).map(drop))
     })?;
-    let share = f64::from(settings.idle_connections);
     for ((lane, proxies), before) in proxied(lanes).zip(before) {
+        let share = f64::from(count(lane.path, settings));
         let (client, server) = now(proxies)?;
         let grown = (each(client, before.0, share), each(server, before.1, share));
         readings.add(Case::MemoryPerConnection, lane.path, of_both(grown));
     }
     Ok(())
+}
+
+/// A relay stays a little below what it accepts.
+fn count(path: Path, settings: &Settings) -> u32 {
+    let most = match path {
+        Path::Relay => haproxy::CONNECTIONS - 500,
+        Path::Plain | Path::Envoy | Path::Ambit => u32::MAX,
+    };
+    settings.idle_connections.min(most)
 }
 
 fn proxied(lanes: &[Lane]) -> impl Iterator<Item = (&Lane, &Proxies)> {

@@ -36,6 +36,10 @@ fn proxy(agent: &Agent, labels: &'static [&'static str]) -> Result<Proxy> {
         namespace: agent.namespace().clone(),
         page: (15020, "/metrics"),
         carried: ("istio_tcp_connections_opened_total", labels),
+        passed: (
+            "istio_tcp_connections_opened_total",
+            &["reporter=\"source\"", "connection_security_policy=\"unknown\""],
+        ),
     };
     Ok(Proxy::borrowed(&format!("ztunnel on {}", agent.node()), &*agent.process()?, metrics))
 }

@@ -126,7 +126,12 @@ impl OneEnd<'_> {
             ensure!(process.is_running(), "it has ended: {}", self.log()?);
             namespace.listens_on(self.port)
         })?;
-        let metrics = Metrics { namespace: namespace.clone(), page: (ADMIN, "/stats/prometheus"), carried };
+        let metrics = Metrics {
+            namespace: namespace.clone(),
+            page: (ADMIN, "/stats/prometheus"),
+            carried,
+            passed: carried,
+        };
         Ok(Proxy::own(&name, process, metrics))
     }
 

@@ -45,10 +45,16 @@ fn relay(pod: &Pod, port: u16, workers: u16) -> Result<Proxy> {
     let metrics = Metrics {
         namespace: pod.namespace().clone(),
         page: (METRICS, "/metrics"),
-        carried: ("haproxy_frontend_sessions_total", &["proxy=\"relay\""]),
+        carried: SESSIONS,
+        passed: SESSIONS,
     };
     Ok(Proxy::own(&name, process, metrics))
 }
+
+/// It has two files for each, and may have 20,000 where limits are usual.
+pub(crate) const CONNECTIONS: u32 = 9500;
+
+const SESSIONS: (&str, &[&str]) = ("haproxy_frontend_sessions_total", &["proxy=\"relay\""]);
 
 /// A server with the address 0.0.0.0 is where the client wanted to go, of either family. The original
 /// destination is asked for by the family of the listener, so each has one of its own.
@@ -56,7 +62,7 @@ fn configuration(port: u16, workers: u16) -> String {
     format!(
         "global
   nbthread {workers}
-  maxconn 40000
+  maxconn {CONNECTIONS}
   log stdout format raw local0
 defaults
   log global

@@ -4,15 +4,21 @@ use super::Bound::{AtLeast, AtMost};
 use super::Of::{Itself, RatioTo};
 use super::{Bound, Of, Row, Wanted};
 use crate::cases::{Case, Metric};
-use crate::figures::Versus::{BetterPeer, Relay};
+use crate::figures::Versus::{BetterPeer, Plain, Relay};
 
 /// All of them, in the order of their list.
 pub(super) fn all() -> Vec<Row> {
-    [bulk(), keep_alive(), connections(), latency(), processor_time(), memory(), elsewhere()].concat()
+    let measured =
+        [bulk(), keep_alive(), connections(), latency(), processor_time(), memory(), passthrough()];
+    [measured.concat(), elsewhere(), delay(), fairness()].concat()
 }
 
 fn bulk() -> Vec<Row> {
-    vec![row("bulk, one stream", Case::BULK_ONE, Metric::Throughput, RatioTo(BetterPeer), AtLeast(1.25))]
+    let of = |name, case| row(name, case, Metric::Throughput, RatioTo(BetterPeer), AtLeast(1.25));
+    vec![
+        of("bulk, one stream", Case::BULK_ONE),
+        of("bulk, 8 streams to 8 destinations", Case::BULK_EIGHT_APART),
+    ]
 }
 
 fn keep_alive() -> Vec<Row> {
@@ -33,10 +39,13 @@ fn connections() -> Vec<Row> {
 
 fn latency() -> Vec<Row> {
     let of = |name, case, metric| row(name, case, metric, RatioTo(BetterPeer), AtMost(1.0));
-    vec![
-        of("p50 at one connection", Case::HTTP_ONE, Metric::LatencyMedian),
-        of("p99 at one connection", Case::HTTP_ONE, Metric::Latency99),
-    ]
+    let one = "p50 and p99 at one connection";
+    let of_one = [Metric::LatencyMedian, Metric::Latency99].map(|metric| of(one, Case::HTTP_ONE, metric));
+    let fixed = "p50 and p99 at a fixed open-loop rate";
+    let of_fixed = Case::PACED
+        .into_iter()
+        .flat_map(|case| [Metric::LatencyMedian, Metric::Latency99].map(|metric| of(fixed, case, metric)));
+    of_one.into_iter().chain(of_fixed).collect()
 }
 
 fn processor_time() -> Vec<Row> {
@@ -44,6 +53,7 @@ fn processor_time() -> Vec<Row> {
     let of = |name, case, metric| row(name, case, metric, RatioTo(BetterPeer), AtMost(0.75));
     vec![
         of(octets, Case::BULK_ONE, Metric::CpuPerGigabyte),
+        of(octets, Case::BULK_EIGHT_APART, Metric::CpuPerGigabyte),
         of(requests, Case::HTTP_SIXTY_FOUR, Metric::CpuPerTenThousand),
         of(requests, Case::HTTP_ONE, Metric::CpuPerTenThousand),
         of(requests, Case::ConnectionsWarm, Metric::CpuPerTenThousand),
@@ -63,6 +73,30 @@ fn memory() -> Vec<Row> {
         of(each, Case::MemoryPerConnection, Metric::ClientAnonymous, 4e3),
         of(each, Case::MemoryPerConnection, Metric::ServerAnonymous, 4e3),
     ]
+}
+
+fn passthrough() -> Vec<Row> {
+    let of = |metric, of, bound| row("plain passthrough", Case::Passthrough, metric, of, bound);
+    vec![
+        of(Metric::Throughput, RatioTo(Plain), AtLeast(0.75)),
+        of(Metric::CpuPerGigabyte, RatioTo(Relay), AtMost(0.6)),
+    ]
+}
+
+/// "Unharmed" is taken for what fairness allows.
+fn delay() -> Vec<Row> {
+    let of = |case, metric, bound| row("delay and 0.1 % loss", case, metric, RatioTo(Plain), bound);
+    Case::DELAYED
+        .into_iter()
+        .flat_map(|case| {
+            [of(case, Metric::Throughput, AtLeast(0.9)), of(case, Metric::Latency99, AtMost(1.3))]
+        })
+        .collect()
+}
+
+fn fairness() -> Vec<Row> {
+    let name = "fairness: p99 beside bulk in the same tunnel, to beside bulk in another";
+    vec![row(name, Case::Fairness, Metric::LatencySameToOther, Itself, AtMost(1.3))]
 }
 
 fn elsewhere() -> Vec<Row> {
