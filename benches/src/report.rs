@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::Settings;
+use crate::cases::{Case, Metric};
 use crate::figures::Figure;
 use crate::l4::Taken;
 use crate::machine::Machine;
@@ -34,11 +35,13 @@ struct How {
 impl Report {
     pub(crate) fn new(settings: &Settings, taken: Taken) -> Self {
         let figures = taken.readings.figures();
+        let mut remarks = taken.remarks;
+        remarks.extend(behind(&figures));
         Self {
             targets: evaluate(&figures),
             figures,
             machine: taken.machine,
-            remarks: taken.remarks,
+            remarks,
             settings: How {
                 rounds: settings.rounds,
                 seconds: settings.seconds,
@@ -61,5 +64,55 @@ impl Report {
             table::figures(&self.figures),
             table::targets(&self.targets, &self.machine.peers)
         )
+    }
+}
+
+/// Paths that answer fewer requests than are due: their latency says how long that was measured.
+fn behind(figures: &[Figure]) -> Vec<String> {
+    let is_behind = |figure: &&Figure| match figure.case {
+        Case::Paced(pace) => {
+            figure.metric == Metric::Requests
+                && figure.estimate.median < KEEPS_UP * f64::from(pace.per_second)
+        }
+        Case::Bulk { .. }
+        | Case::Http { .. }
+        | Case::ConnectionsWarm
+        | Case::ConnectionsCold
+        | Case::Passthrough
+        | Case::Fairness
+        | Case::Churn
+        | Case::Delayed { .. }
+        | Case::MemoryIdle
+        | Case::MemoryPerConnection => false,
+    };
+    let remark = |figure: &Figure| {
+        let (path, case, median) = (figure.path, figure.case, figure.estimate.median);
+        format!(
+            "{path} does not keep up with {case}: {median:.0} answers a second; its latency there is no figure"
+        )
+    };
+    figures.iter().filter(is_behind).map(remark).collect()
+}
+
+/// The part of what is due that has to be answered in time.
+const KEEPS_UP: f64 = 0.98;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cases::Reading;
+    use crate::figures::Readings;
+    use crate::lane::Path;
+
+    #[test]
+    fn a_path_that_falls_behind_is_named() {
+        let mut readings = Readings::default();
+        for (path, per_second) in [(Path::Plain, 500.0), (Path::Relay, 495.0), (Path::Envoy, 400.0)] {
+            readings.add(Case::PACED[0], path, [Reading::new(Metric::Requests, per_second)]);
+            readings.add(Case::HTTP_ONE, path, [Reading::new(Metric::Requests, 1.0)]);
+        }
+        let remarks = behind(&readings.figures());
+        assert_eq!(remarks.len(), 1, "{remarks:?}");
+        assert!(remarks[0].starts_with("envoy does not keep up with paced-500: 400 "), "{remarks:?}");
     }
 }

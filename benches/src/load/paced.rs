@@ -102,11 +102,6 @@ impl Answers {
     pub(crate) fn per_second(&self) -> f64 {
         self.answered as f64 / self.seconds
     }
-
-    /// Whether the path keeps up with what is due, or falls ever further behind.
-    pub(crate) fn keeps_up(&self) -> bool {
-        self.answered == self.due
-    }
 }
 
 /// A connection to the server, after its first answer.
@@ -191,7 +186,6 @@ mod tests {
         for (part, value) in [(0.5, 50.0), (0.99, 99.0), (0.999, 100.0)] {
             assert_eq!(answers.quantile(part).unwrap(), value, "{part}");
         }
-        assert!(answers.keeps_up());
         assert_eq!(answers.per_second(), 50.0);
     }
 
@@ -199,7 +193,6 @@ mod tests {
     fn what_was_not_answered_counts_as_slow() {
         let answers = answers(&[1.0, 2.0, 3.0, 4.0], 8);
         assert_eq!(answers.quantile(0.5).unwrap(), 4.0);
-        assert!(!answers.keeps_up());
         assert!(self::answers(&[], 8).quantile(0.5).is_err());
     }
 

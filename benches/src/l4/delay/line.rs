@@ -58,9 +58,11 @@ impl Line {
     pub(super) fn between(one: &str, other: &str, nature: Nature) -> Result<Self> {
         let (ends, carried) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut threads = Vec::new();
-        for (seed, (from, to)) in (0..).zip([(one, other), (other, one)]) {
+        // One socket of an interface for both ways: another one would be shown what this one sends.
+        let (one, other) = (Arc::new(open(one)?), Arc::new(open(other)?));
+        for (seed, (from, to)) in (0..).zip([(&one, &other), (&other, &one)]) {
             let (hold, held) = sync_channel(nature.room());
-            let (from, to) = (Arc::new(open(from)?), Arc::new(open(to)?));
+            let (from, to) = (Arc::clone(from), Arc::clone(to));
             let (ending, count) = (Arc::clone(&ends), Arc::clone(&carried));
             let rng = StdRng::seed_from_u64(seed);
             threads.push(thread::spawn(move || take(&from, &hold, Way::new(nature, rng), &ending)));
