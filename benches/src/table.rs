@@ -122,7 +122,7 @@ mod tests {
     fn the_targets_name_the_peer_with_its_version() {
         let peers = Peers { envoy: "1.40.0".into(), haproxy: "2.6".into() };
         let text = targets(&evaluate(&some_figures()), &peers);
-        let line = text.lines().find(|line| line.contains("p50 at one connection")).unwrap();
+        let line = text.lines().find(|line| line.contains("http-1, latency_p50")).unwrap();
         assert!(line.contains("Envoy 1.40.0") && line.contains("not in this run"), "{line}");
         assert!(text.lines().any(|line| line.contains("waypoint") && line.contains("measured elsewhere: ")));
     }
