@@ -12,9 +12,9 @@ pub fn translated(translated: &Translated) -> Value {
     let identities = translated.identities.by_node.iter();
     let notes = translated.notes.0.iter();
     object([
-        ("workloads", translated.workloads.values().map(workload).collect()),
-        ("services", translated.services.values().map(service).collect()),
-        ("policies", translated.policies.values().map(policy).collect()),
+        ("workloads", translated.workloads.values().map(|of| workload(of)).collect()),
+        ("services", translated.services.values().map(|of| service(of)).collect()),
+        ("policies", translated.policies.values().map(|of| policy(of)).collect()),
         ("identities", identities.map(|(node, ids)| (node.to_string(), texts(ids))).collect()),
         (
             "notes",
@@ -49,7 +49,7 @@ fn workload(workload: &Workload) -> Value {
                 ("subzone", text(&locality.subzone)),
             ]),
         ),
-        ("policies", texts(&workload.authorization_policies)),
+        ("policies", texts(workload.authorization_policies.iter())),
         (
             "services",
             services

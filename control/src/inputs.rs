@@ -12,7 +12,8 @@ use crate::source::{Batch, Content, Event, Origin, Reading, SourceProblem};
 /// All objects, and what is wrong with the places they come from.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
-    entries: BTreeMap<ObjectKey, Entry>,
+    /// By namespace, empty for objects of the cluster. A copy shares those that do not change.
+    entries: BTreeMap<Arc<str>, Arc<BTreeMap<ObjectKey, Entry>>>,
     problems: Vec<SourceProblem>,
     /// Last good versions of an earlier run, for the first batch.
     remembered: BTreeMap<ObjectKey, Arc<Reading>>,
@@ -52,9 +53,7 @@ impl Inputs {
         for event in batch.events {
             match event {
                 Event::Apply(reading) => self.put(reading),
-                Event::Delete(key) => {
-                    self.entries.remove(&key);
-                }
+                Event::Delete(key) => self.remove(&key),
             }
         }
         self.problems = batch.problems;
@@ -62,9 +61,19 @@ impl Inputs {
         self.remembered.clear();
     }
 
-    /// Every object, ordered by kind, namespace and name.
+    /// Every object, ordered by namespace, kind and name.
     pub fn entries(&self) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
-        self.entries.iter()
+        self.entries.values().flat_map(|entries| entries.iter())
+    }
+
+    /// One object.
+    pub fn entry(&self, key: &ObjectKey) -> Option<&Entry> {
+        self.entries.get(namespace(key))?.get(key)
+    }
+
+    /// The objects of the cluster, ordered by kind and name.
+    pub fn of_cluster(&self) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
+        self.entries.get("").into_iter().flat_map(|entries| entries.iter())
     }
 
     /// What is wrong beyond single objects.
@@ -82,11 +91,20 @@ impl Inputs {
                 None => InForce::Nothing,
             },
         };
-        self.entries.insert(reading.key.clone(), Entry { reading, in_force });
+        let entries = self.entries.entry(namespace(&reading.key).into()).or_default();
+        Arc::make_mut(entries).insert(reading.key.clone(), Entry { reading, in_force });
+    }
+
+    fn remove(&mut self, key: &ObjectKey) {
+        let Some(entries) = self.entries.get_mut(namespace(key)) else { return };
+        Arc::make_mut(entries).remove(key);
+        if entries.is_empty() {
+            self.entries.remove(namespace(key));
+        }
     }
 
     fn last_good(&self, key: &ObjectKey) -> Option<Arc<Reading>> {
-        let Some(entry) = self.entries.get(key) else { return self.remembered.get(key).cloned() };
+        let Some(entry) = self.entry(key) else { return self.remembered.get(key).cloned() };
         entry.good().cloned()
     }
 }
@@ -118,6 +136,10 @@ impl Entry {
     pub fn origin(&self) -> &Origin {
         &self.reading.origin
     }
+}
+
+fn namespace(key: &ObjectKey) -> &str {
+    key.namespace.as_deref().unwrap_or("")
 }
 
 fn object_of(reading: &Reading) -> Option<&Object> {

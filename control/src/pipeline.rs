@@ -1,5 +1,6 @@
 //! The way of a change: batch -> inputs -> translation -> publication.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
@@ -14,7 +15,7 @@ use crate::publish::Publisher;
 use crate::source::{Batch, Content, Event, Rejection, SourceProblem};
 use crate::telemetry;
 use crate::tokens::TokenFiles;
-use crate::translate::{Settings, translate};
+use crate::translate::{Settings, Translator};
 
 /// Everything that a change runs through.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub struct Pipeline {
     inputs: Inputs,
     memory: Memory,
     settings: Settings,
+    translator: Translator,
     token_files: TokenFiles,
     tokens: watch::Sender<Arc<NodeTokens>>,
     publisher: Publisher,
@@ -36,7 +38,7 @@ impl Pipeline {
         tokens: watch::Sender<Arc<NodeTokens>>,
         publisher: Publisher,
     ) -> Self {
-        Self { inputs, memory, settings, token_files, tokens, publisher }
+        Self { inputs, memory, settings, translator: Translator::default(), token_files, tokens, publisher }
     }
 
     /// Applies batches until the source is gone. It blocks: run it on a thread of its own.
@@ -51,11 +53,12 @@ impl Pipeline {
         let started = Instant::now();
         let events = batch.events.len();
         log_problems(&batch, self.inputs.problems());
+        let changed: BTreeSet<_> = batch.events.iter().map(|event| event.key().clone()).collect();
         self.inputs.apply(batch);
-        let translated = translate(&self.inputs, &self.settings);
+        let translated = self.translator.translate(&self.inputs, &changed, &self.settings);
         let nodes = self
             .inputs
-            .entries()
+            .of_cluster()
             .filter(|(key, entry)| key.kind == Kind::Known(KnownKind::Node) && entry.object().is_some());
         self.tokens.send_replace(Arc::new(self.token_files.of(nodes.map(|(key, _)| key.name.clone()))));
         let (workloads, services, policies) =
@@ -65,7 +68,7 @@ impl Pipeline {
         telemetry::applied(&self.inputs, elapsed);
         tracing::info!(events, workloads, services, policies, ?elapsed, "configuration published");
         // Last: nobody waits for it.
-        self.memory.keep(&self.inputs);
+        self.memory.keep(&self.inputs, &changed);
     }
 }
 

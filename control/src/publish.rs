@@ -1,8 +1,10 @@
 //! One generation of everything that control serves, and the channels by which it is handed out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ambit_xds::resources::{Resource, Resources};
+use ambit_xds::ResourceType;
+use ambit_xds::resources::{Resource, Resources, Update};
 use tokio::sync::watch;
 
 use crate::ca::grant::NodeIdentities;
@@ -55,11 +57,12 @@ impl Publisher {
     /// Hands out the next generation. Resources that did not change keep their versions, so that
     /// subscribers are sent only what did.
     pub fn publish(&self, inputs: Inputs, translated: Translated) {
-        let resources = resources(&translated).sharing_with(&self.resources.borrow());
+        let before = self.generation.borrow().clone();
+        let resources = self.resources.borrow().with(updates(&before.translated, &translated));
         // The authority first: no agent learns of a workload before it can have its certificate.
         replace(&self.identities, translated.identities.clone());
         replace(&self.resources, resources);
-        let number = self.generation.borrow().number + 1;
+        let number = before.number + 1;
         self.generation.send_replace(Arc::new(Generation { number, inputs, translated }));
     }
 }
@@ -85,9 +88,36 @@ fn replace<T: PartialEq>(channel: &watch::Sender<Arc<T>>, next: T) {
     });
 }
 
-fn resources(translated: &Translated) -> Resources {
-    let workloads = translated.workloads.values().map(Resource::workload);
-    let services = translated.services.values().map(Resource::service);
-    let policies = translated.policies.values().map(Resource::policy);
-    workloads.chain(services).chain(policies).collect()
+/// What differs between two generations. Most of one is shared with the other, and encoding is what
+/// costs.
+fn updates<'a>(before: &'a Translated, now: &'a Translated) -> impl Iterator<Item = Update> + 'a {
+    let workloads = differing(
+        [&before.workloads, &now.workloads],
+        Resource::workload,
+        |uid| Update::Remove(ResourceType::Address, uid.to_string()),
+    );
+    let services = differing(
+        [&before.services, &now.services],
+        Resource::service,
+        |name| Update::Remove(ResourceType::Address, name.to_string()),
+    );
+    let policies = differing(
+        [&before.policies, &now.policies],
+        Resource::policy,
+        |name| Update::Remove(ResourceType::Authorization, name.to_string()),
+    );
+    workloads.chain(services).chain(policies)
+}
+
+fn differing<'a, K: Ord, V: PartialEq>(
+    [before, now]: [&'a BTreeMap<K, Arc<V>>; 2],
+    encode: fn(&V) -> Resource,
+    remove: fn(&K) -> Update,
+) -> impl Iterator<Item = Update> + 'a {
+    let is_same = |key: &K, value: &Arc<V>| {
+        before.get(key).is_some_and(|before| Arc::ptr_eq(before, value) || before == value)
+    };
+    let gone = before.keys().filter(|key| !now.contains_key(*key)).map(remove);
+    let put = now.iter().filter(move |(key, value)| !is_same(key, value));
+    gone.chain(put.map(move |(_, value)| Update::Put(encode(value))))
 }

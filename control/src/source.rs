@@ -35,6 +35,16 @@ pub enum Event {
     Delete(ObjectKey),
 }
 
+impl Event {
+    /// The object.
+    pub fn key(&self) -> &ObjectKey {
+        match self {
+            Self::Apply(reading) => &reading.key,
+            Self::Delete(key) => key,
+        }
+    }
+}
+
 /// One object as it was read.
 #[derive(Clone, Debug)]
 pub struct Reading {

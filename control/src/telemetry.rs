@@ -49,7 +49,7 @@ pub async fn watch(subscribers: Subscribers) {
     let mut looks = tokio::time::interval(LOOK_AT_SUBSCRIBERS);
     loop {
         looks.tick().await;
-        connected.set(as_gauge(subscribers.status().len()));
+        connected.set(as_gauge(subscribers.count()));
         unanswered.set(subscribers.oldest_unanswered(Instant::now()).unwrap_or_default().as_secs_f64());
     }
 }

@@ -3,7 +3,7 @@
 //! It never fails as a whole: what cannot be carried out as written is replaced by something
 //! stricter, and a note for the object's status says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use ambit_mesh::address::{Network, NetworkAddress, ServiceName};
 use ambit_mesh::identity::TrustDomain;
 use ambit_mesh::policy::{AuthorizationPolicy, PolicyName};
 use ambit_mesh::service::Service;
-use ambit_mesh::workload::{TunnelProtocol, Workload, WorkloadUid};
+use ambit_mesh::workload::{Workload, WorkloadUid};
 
 use crate::ca::grant::NodeIdentities;
 use crate::inputs::Inputs;
@@ -20,13 +20,13 @@ use crate::objects::ObjectKey;
 mod authorization;
 mod endpoints;
 mod enrolment;
+mod namespaces;
 mod peer_authentication;
 mod service;
 mod view;
 mod workload;
 
-use peer_authentication::PeerAuthentications;
-use view::View;
+pub use namespaces::Translator;
 
 /// Namespaces in which an object without selector applies to the whole mesh. Istio has one; users
 /// who come from there keep theirs.
@@ -61,11 +61,11 @@ pub enum NetnsAnnotation {
 #[derive(Clone, Debug, Default)]
 pub struct Translated {
     /// Workloads.
-    pub workloads: BTreeMap<WorkloadUid, Workload>,
+    pub workloads: BTreeMap<WorkloadUid, Arc<Workload>>,
     /// Services.
-    pub services: BTreeMap<ServiceName, Service>,
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
     /// Policies of layer 4.
-    pub policies: BTreeMap<PolicyName, AuthorizationPolicy>,
+    pub policies: BTreeMap<PolicyName, Arc<AuthorizationPolicy>>,
     /// The identities that a node may ask certificates for: those of the enrolled pods scheduled to it.
     pub identities: NodeIdentities,
     /// What the authors of objects should know.
@@ -104,58 +104,15 @@ impl Notes {
     }
 }
 
-/// Translates everything. The whole is computed on every change, in time proportional to all objects:
-/// simpler than following what depends on what, and below a second for tens of thousands of pods.
+/// Translates everything.
 pub fn translate(inputs: &Inputs, settings: &Settings) -> Translated {
-    let mut out = Translated::default();
-    let view = View::of(inputs);
-    let peers = PeerAuthentications::of(&view, &mut out.notes);
-    for policy in &view.authorization_policies {
-        let policy = authorization::translate(policy, settings, &mut out.notes);
-        out.policies.extend(policy.map(by_name));
-    }
-    out.policies.extend(peers.policies().into_iter().map(by_name));
-    for service in view.services.values().flatten() {
-        let service = service::translate(service, settings, &mut out.notes);
-        out.services.extend(service.map(|service| (service.name.clone(), service)));
-    }
-    note_shared_addresses(&view, &mut out.notes);
-    let mut endpoints = endpoints::find(&view, settings);
-    for pod in &view.pods {
-        let services = endpoints.of_pod(pod);
-        let workload = workload::translate(pod, &view, &peers, services, settings, &mut out.notes);
-        let Some(workload) = workload else { continue };
-        if workload.tunnel_protocol == TunnelProtocol::Hbone {
-            let on_node = out.identities.by_node.entry(workload.node.clone()).or_default();
-            on_node.insert(workload.identity.clone());
-        }
-        out.workloads.insert(workload.uid.clone(), workload);
-    }
-    out.workloads.extend(endpoints.outside_the_cluster);
-    out
+    Translator::default().translate(inputs, &BTreeSet::new(), settings)
 }
 
 impl Settings {
     fn address(&self, ip: IpAddr) -> NetworkAddress {
         NetworkAddress { network: self.network.clone(), ip }
     }
-}
-
-/// Whoever connects to an address that several pods claim reaches one of them, and expects another.
-fn note_shared_addresses(view: &View<'_>, notes: &mut Notes) {
-    let by_address = view.pods_by_address();
-    for pod in view.pods.iter().filter(|pod| pod.object.has_own_address()) {
-        for ip in pod.object.addresses() {
-            if let Some(other) = by_address.get(&ip).filter(|other| other.key != pod.key) {
-                let message = format!("address {ip} is also that of {} at {}", other.key, other.origin);
-                notes.add(pod.key, Reason::Conflict, message);
-            }
-        }
-    }
-}
-
-fn by_name(policy: AuthorizationPolicy) -> (PolicyName, AuthorizationPolicy) {
-    (policy.name.clone(), policy)
 }
 
 fn service_name(namespace: &str, name: &str) -> ServiceName {

@@ -9,6 +9,7 @@
 //! it: in force, it would deny everything to that pod, and cut off who is connected.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,9 @@ use crate::state::SnapshotWriter;
 /// milliseconds of each other; a policy that this proxy has rejected does not come at all, and what
 /// is received meanwhile is held back with it.
 const COMPLETION: Duration = Duration::from_millis(500);
+
+/// How often replaced snapshots are looked at that were still in use.
+const FREEING: Duration = Duration::from_secs(1);
 
 /// The writer of the snapshots: it decides which configuration is in force.
 pub struct Configuration {
@@ -91,6 +95,7 @@ impl Configuration {
         tokio::select! {
             never = following => match never {},
             () = put_in_force_when_due(&configuration, &mut holds) => {}
+            never = free_replaced(&configuration) => match never {},
         }
     }
 
@@ -134,7 +139,7 @@ impl Configuration {
     /// What pods of this node name and `snapshot` does not have. Other nodes' pods are not decided
     /// for here.
     fn missing_from(&self, snapshot: &Snapshot) -> BTreeSet<PolicyName> {
-        let named = snapshot.pods_on(&self.node).iter().flat_map(|pod| &pod.authorization_policies);
+        let named = snapshot.pods_on(&self.node).iter().flat_map(|pod| pod.authorization_policies.iter());
         named.filter(|name| snapshot.policy(name).is_none()).cloned().collect()
     }
 }
@@ -161,6 +166,14 @@ async fn put_in_force_when_due(
                 if holds.changed().await.is_err() { return }
             }
         }
+    }
+}
+
+/// Frees what workers have let go of since. Not more than a second's changes are held in vain.
+async fn free_replaced(configuration: &Mutex<Configuration>) -> Infallible {
+    loop {
+        tokio::time::sleep(FREEING).await;
+        lock(configuration).writer.free_replaced();
     }
 }
 
@@ -316,7 +329,7 @@ mod tests {
         assert!(agent.receive(changes([Change::RemovePolicy(gone)])).is_some(), "held");
         assert_eq!(agent.names(), some(&["other", "selecting"]));
         let mut unbound = crate::last_good::tests::workload("web");
-        unbound.authorization_policies.clear();
+        unbound.authorization_policies = Default::default();
         assert_eq!(agent.receive(changes([Change::Workload(Arc::new(unbound))])), None);
         assert_eq!(agent.names(), some(&["other"]));
     }

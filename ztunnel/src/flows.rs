@@ -3,14 +3,15 @@
 //! Each connection's relay holds a [`Stop`]; nothing on the path of its octets looks in here.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use tokio::sync::Notify;
 
 use ambit_hbone::relay::Stop;
 use ambit_mesh::policy::{Connection, Denied, authorize};
-use ambit_mesh::snapshot::Snapshot;
+use ambit_mesh::snapshot::{PolicyStamp, Snapshot};
 use ambit_mesh::workload::WorkloadUid;
 
 /// Why this proxy ended a connection that was open.
@@ -35,6 +36,15 @@ pub struct Flows {
 struct Table {
     next: u64,
     flows: BTreeMap<u64, Flow>,
+    inbound: BTreeMap<WorkloadUid, Inbound>,
+}
+
+/// The inbound connections of one pod.
+#[derive(Default)]
+struct Inbound {
+    /// The policies that all of them were last asked about; `None` before the first time.
+    asked: Option<PolicyStamp>,
+    flows: BTreeSet<u64>,
 }
 
 struct Flow {
@@ -59,20 +69,35 @@ impl Flows {
         let mut table = self.table.borrow_mut();
         let key = table.next;
         table.next += 1;
+        if authorized.is_some() {
+            // It was authorized in this very step, so not by older policies than the others of its
+            // pod. If by newer ones, those are asked before long, and all of the pod with them.
+            table.inbound.entry(pod.clone()).or_default().flows.insert(key);
+        }
         table.flows.insert(key, Flow { pod: pod.clone(), authorized, stop: stop.clone() });
         Listed { flows: self.clone(), key, stop }
     }
 
     /// Asks the policies of `snapshot` about every inbound connection and stops what they deny.
+    ///
+    /// Connections of a pod whose policies are those of the last time are not asked about: a worker
+    /// must not pause for thousands of them whenever a workload anywhere changes.
     pub fn reauthorize(&self, snapshot: &Snapshot) {
-        for flow in self.table.borrow().flows.values() {
+        let Table { flows, inbound, .. } = &mut *self.table.borrow_mut();
+        for (pod, inbound) in inbound {
             // A pod that the snapshot does not know is on its way out: its removal decides.
-            let (Some(connection), Some(workload)) = (&flow.authorized, snapshot.workload(&flow.pod)) else {
+            let Some(workload) = snapshot.workload(pod) else { continue };
+            let stamp = snapshot.policy_stamp(workload);
+            if inbound.asked.as_ref().is_some_and(|asked| stamp.is_still(asked)) {
                 continue;
-            };
-            if let Err(denied) = authorize(snapshot, workload, connection) {
-                flow.stop.stop(StopReason::Denied(denied));
             }
+            for flow in inbound.flows.iter().filter_map(|key| flows.get(key)) {
+                let Some(connection) = &flow.authorized else { continue };
+                if let Err(denied) = authorize(snapshot, workload, connection) {
+                    flow.stop.stop(StopReason::Denied(denied));
+                }
+            }
+            inbound.asked = Some(stamp);
         }
     }
 
@@ -111,11 +136,86 @@ impl Flows {
     }
 }
 
+impl Table {
+    fn forget(&mut self, key: u64) {
+        let Some(flow) = self.flows.remove(&key) else { return };
+        if let Entry::Occupied(mut inbound) = self.inbound.entry(flow.pod) {
+            inbound.get_mut().flows.remove(&key);
+            if inbound.get().flows.is_empty() {
+                inbound.remove();
+            }
+        }
+    }
+}
+
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.flows.table.borrow_mut().flows.remove(&self.key);
+        self.flows.table.borrow_mut().forget(self.key);
         if self.flows.is_empty() {
             self.flows.emptied.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::task::{Context, Waker};
+
+    use ambit_mesh::policy::{Action, AuthorizationPolicy, Peer, PolicyName, PolicyScope, Rule};
+    use ambit_mesh::snapshot::{Change, State};
+
+    use super::*;
+    use crate::last_good::tests::workload;
+
+    fn policy(name: &str, scope: PolicyScope, rules: Vec<Rule>) -> Change {
+        let name = PolicyName { namespace: "shop".into(), name: name.into() };
+        Change::Policy(Arc::new(AuthorizationPolicy {
+            name,
+            scope,
+            action: Action::Deny,
+            rules,
+            dry_run: false,
+        }))
+    }
+
+    fn is_stopped(listed: &Listed) -> bool {
+        listed.stop.poll_stopped(&Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn connections_are_asked_about_when_policies_of_their_pod_change() {
+        let denies_all = || vec![Rule::default()];
+        let changes = [
+            ("one of its namespace", policy("new", PolicyScope::Namespace, denies_all())),
+            ("one of the mesh", policy("new", PolicyScope::Global, denies_all())),
+            ("one that it names", policy("selecting", PolicyScope::WorkloadSelector, denies_all())),
+        ];
+        for (case, change) in changes {
+            let web = Arc::new(workload("web"));
+            let mut state = State::default();
+            state.apply([
+                Change::Workload(Arc::clone(&web)),
+                policy("selecting", PolicyScope::WorkloadSelector, Vec::new()),
+            ]);
+            let connection = Connection {
+                peer: Peer::Unauthenticated,
+                source_ip: [10, 0, 0, 9].into(),
+                destination: ([10, 0, 0, 1], 80).into(),
+            };
+            let flows = Flows::default();
+            let listed = flows.list(&web.uid, Some(connection.clone()));
+            flows.reauthorize(&state.snapshot());
+            // Another workload changes, and a connection comes that is not asked about again.
+            state.apply([Change::Workload(Arc::new(workload("other")))]);
+            flows.reauthorize(&state.snapshot());
+            let later = flows.list(&web.uid, Some(connection));
+            assert_eq!([&listed, &later].map(is_stopped), [false; 2], "{case}");
+            state.apply([change]);
+            flows.reauthorize(&state.snapshot());
+            assert_eq!([&listed, &later].map(is_stopped), [true; 2], "{case}");
+            drop((listed, later));
+            assert!(flows.is_empty() && flows.table.borrow().inbound.is_empty());
         }
     }
 }

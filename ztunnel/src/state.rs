@@ -22,6 +22,9 @@ pub struct SnapshotReader {
 pub struct SnapshotWriter {
     current: Arc<ArcSwapOption<Snapshot>>,
     versions: watch::Sender<u64>,
+    /// Snapshots that were replaced and that a reader may still hold. They are freed here: to free
+    /// a mesh of 100,000 workloads takes longer than a worker may pause.
+    replaced: Vec<Arc<Snapshot>>,
 }
 
 /// A store without a snapshot.
@@ -29,14 +32,22 @@ pub fn store() -> (SnapshotWriter, SnapshotReader) {
     let current = Arc::new(ArcSwapOption::empty());
     let (sender, receiver) = watch::channel(0);
     let reader = SnapshotReader { current: Arc::clone(&current), versions: receiver };
-    (SnapshotWriter { current, versions: sender }, reader)
+    (SnapshotWriter { current, versions: sender, replaced: Vec::new() }, reader)
 }
 
 impl SnapshotWriter {
     /// Makes `snapshot` what every reader loads from now on.
-    pub fn publish(&self, snapshot: Arc<Snapshot>) {
-        self.current.store(Some(snapshot));
+    pub fn publish(&mut self, snapshot: Arc<Snapshot>) {
+        self.replaced.extend(self.current.swap(Some(snapshot)));
         self.versions.send_modify(|version| *version += 1);
+        self.free_replaced();
+    }
+
+    /// Frees those replaced snapshots that no reader holds any more. Returns whether there are others.
+    pub fn free_replaced(&mut self) -> bool {
+        // None is handed out any more, so that a count of one stays one.
+        self.replaced.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        !self.replaced.is_empty()
     }
 }
 
@@ -86,9 +97,24 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test]
+    async fn a_replaced_snapshot_is_freed_by_the_writer_when_no_reader_holds_it() {
+        let (mut writer, reader) = store();
+        let first = Arc::new(Snapshot::default());
+        let freed = Arc::downgrade(&first);
+        writer.publish(first);
+        let held = reader.load();
+        writer.publish(Arc::new(Snapshot::default()));
+        assert!(writer.free_replaced(), "a reader holds it");
+        drop(held);
+        assert!(freed.upgrade().is_some(), "the reader has not freed it");
+        assert!(!writer.free_replaced());
+        assert!(freed.upgrade().is_none());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nothing_is_read_before_the_first_snapshot() {
-        let (writer, reader) = store();
+        let (mut writer, reader) = store();
         assert!(reader.load().is_none());
         assert!(reader.wait_for(Duration::from_secs(5), |_| Some(())).await.is_none());
         writer.publish(State::default().snapshot());
@@ -97,7 +123,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_waiting_reader_sees_the_snapshot_that_has_what_it_needs() {
-        let (writer, reader) = store();
+        let (mut writer, reader) = store();
         let waiting = reader.wait_for(Duration::from_secs(5), |snapshot| {
             let policies = snapshot.counts().policies;
             (policies >= 3).then_some(policies)

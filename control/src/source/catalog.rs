@@ -3,7 +3,7 @@
 //! The rules (DESIGN 7): the first definition of an object wins; an object whose document is gone is
 //! deleted; an object that may be behind an unreadable document or file stays as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::reading::FileContent;
@@ -14,7 +14,22 @@ use crate::objects::ObjectKey;
 #[derive(Debug, Default)]
 pub struct Catalog {
     files: BTreeMap<Arc<str>, FileContent>,
+    /// Every definition of every object, by file name and position.
+    definitions: BTreeMap<ObjectKey, Vec<Definition>>,
+    /// Objects that are defined more than once.
+    duplicated: BTreeSet<ObjectKey>,
     objects: BTreeMap<ObjectKey, Arc<Reading>>,
+    /// Those of `objects` that are not defined and may be behind an unreadable document.
+    hidden: BTreeSet<ObjectKey>,
+}
+
+/// One place where an object is written.
+#[derive(Debug)]
+struct Definition {
+    file: Arc<str>,
+    /// Among the objects of its file.
+    position: usize,
+    reading: Arc<Reading>,
 }
 
 /// What there is now.
@@ -39,20 +54,24 @@ impl Catalog {
     /// Takes over what the files hold now and says what changed.
     pub fn update(&mut self, files: Files) -> Batch {
         let Files { contents, unreadable } = files;
-        self.files.retain(|path, _| contents.contains_key(path) || is_hidden(path, &unreadable));
+        let is_gone = |path: &&Arc<str>| !contents.contains_key(*path) && !is_hidden(path, &unreadable);
+        let gone: Vec<_> = self.files.keys().filter(is_gone).cloned().collect();
+        // What is hidden may come to light, or go, with any change.
+        let mut touched = std::mem::take(&mut self.hidden);
+        for path in gone {
+            self.forget(&path, &mut touched);
+        }
         for (path, state) in contents {
             match state {
                 FileState::AsBefore => {}
                 FileState::Read(content) => {
-                    self.files.insert(path, content);
+                    self.forget(&path, &mut touched);
+                    self.take_in(path, content, &mut touched);
                 }
             }
         }
-        let (mut objects, duplicates) = self.resolve();
-        self.keep_hidden(&mut objects);
-        let events = changes(&self.objects, &objects);
-        self.objects = objects;
-        Batch { events, problems: self.problems(unreadable, duplicates) }
+        let events = self.settle(touched);
+        Batch { events, problems: self.problems(unreadable) }
     }
 
     /// The files that are known.
@@ -65,34 +84,67 @@ impl Catalog {
         self.files.get(path)
     }
 
+    fn forget(&mut self, path: &Arc<str>, touched: &mut BTreeSet<ObjectKey>) {
+        for reading in self.files.remove(path).into_iter().flat_map(|content| content.readings) {
+            if let Some(definitions) = self.definitions.get_mut(&reading.key) {
+                definitions.retain(|definition| definition.file != *path);
+            }
+            touched.insert(reading.key.clone());
+        }
+    }
+
+    fn take_in(&mut self, path: Arc<str>, content: FileContent, touched: &mut BTreeSet<ObjectKey>) {
+        for (position, reading) in content.readings.iter().enumerate() {
+            let definitions = self.definitions.entry(reading.key.clone()).or_default();
+            let place = |definition: &Definition| (definition.file.clone(), definition.position);
+            let at = definitions.partition_point(|other| place(other) < (path.clone(), position));
+            definitions.insert(at, Definition { file: path.clone(), position, reading: reading.clone() });
+            touched.insert(reading.key.clone());
+        }
+        self.files.insert(path, content);
+    }
+
     /// Of several definitions of one object the first by file name and position wins.
-    fn resolve(&self) -> (BTreeMap<ObjectKey, Arc<Reading>>, Vec<SourceProblem>) {
-        let mut objects: BTreeMap<ObjectKey, Arc<Reading>> = BTreeMap::new();
-        let mut duplicates = Vec::new();
-        for reading in self.files.values().flat_map(|file| &file.readings) {
-            match objects.get(&reading.key) {
-                Some(first) => duplicates.push(duplicate(reading, first)),
-                None => {
-                    objects.insert(reading.key.clone(), reading.clone());
+    fn settle(&mut self, touched: BTreeSet<ObjectKey>) -> Vec<Event> {
+        let (mut gone, mut new) = (Vec::new(), Vec::new());
+        for key in touched {
+            let definitions = self.definitions.get(&key).map_or(&[][..], Vec::as_slice);
+            if definitions.len() > 1 {
+                self.duplicated.insert(key.clone());
+            } else {
+                self.duplicated.remove(&key);
+            }
+            let Some(first) = definitions.first() else {
+                self.definitions.remove(&key);
+                if self.may_be_hidden(&key) {
+                    self.hidden.insert(key);
+                } else if self.objects.remove(&key).is_some() {
+                    gone.push(Event::Delete(key));
                 }
+                continue;
+            };
+            let reading = first.reading.clone();
+            let old = self.objects.insert(key, reading.clone());
+            if old.is_none_or(|old| differs(&old, &reading)) {
+                new.push(Event::Apply(reading));
             }
         }
-        (objects, duplicates)
+        gone.append(&mut new);
+        gone
     }
 
     /// An object that is missing from a file with a document that names no object may be that
     /// document: it stays.
-    fn keep_hidden(&self, objects: &mut BTreeMap<ObjectKey, Arc<Reading>>) {
-        for (key, reading) in &self.objects {
-            let file = self.files.get(&reading.origin.file);
-            if file.is_some_and(|file| file.hides_objects()) && !objects.contains_key(key) {
-                objects.insert(key.clone(), reading.clone());
-            }
-        }
+    fn may_be_hidden(&self, key: &ObjectKey) -> bool {
+        let file = self.objects.get(key).and_then(|reading| self.files.get(&reading.origin.file));
+        file.is_some_and(FileContent::hides_objects)
     }
 
-    fn problems(&self, unreadable: Vec<SourceProblem>, duplicates: Vec<SourceProblem>) -> Vec<SourceProblem> {
+    fn problems(&self, unreadable: Vec<SourceProblem>) -> Vec<SourceProblem> {
         let documents = self.files.values().flat_map(|file| &file.problems).cloned();
+        let several = self.duplicated.iter().filter_map(|key| self.definitions.get(key)?.split_first());
+        let duplicates = several
+            .flat_map(|(first, others)| others.iter().map(|other| duplicate(&other.reading, &first.reading)));
         let mut problems: Vec<_> = documents.chain(unreadable).chain(duplicates).collect();
         problems.sort();
         problems
@@ -114,15 +166,6 @@ fn duplicate(second: &Reading, first: &Reading) -> SourceProblem {
         reason: SourceReason::Duplicate,
         message: format!("{} is already defined at {}: this definition is ignored", second.key, first.origin),
     }
-}
-
-fn changes(
-    before: &BTreeMap<ObjectKey, Arc<Reading>>,
-    after: &BTreeMap<ObjectKey, Arc<Reading>>,
-) -> Vec<Event> {
-    let gone = before.keys().filter(|key| !after.contains_key(key)).cloned().map(Event::Delete);
-    let is_new = |reading: &&Arc<Reading>| before.get(&reading.key).is_none_or(|old| differs(old, reading));
-    gone.chain(after.values().filter(is_new).cloned().map(Event::Apply)).collect()
 }
 
 fn differs(old: &Arc<Reading>, new: &Arc<Reading>) -> bool {

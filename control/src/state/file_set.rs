@@ -39,16 +39,29 @@ impl FileSet {
             self.remove(&path);
         }
         for (path, content) in documents {
-            let hash = hash(content);
-            if self.written.get(path) == Some(&hash) {
-                continue;
+            self.write_if_different(path, content);
+        }
+    }
+
+    /// Writes one document, or removes it if there is none, and leaves all others as they are.
+    pub fn write_one(&mut self, path: PathBuf, content: Option<String>) {
+        match content {
+            Some(content) => self.write_if_different(&path, &content),
+            None if self.written.contains_key(&path) => self.remove(&path),
+            None => {}
+        }
+    }
+
+    fn write_if_different(&mut self, path: &Path, content: &str) {
+        let hash = hash(content);
+        if self.written.get(path) == Some(&hash) {
+            return;
+        }
+        match self.put(path, content) {
+            Ok(()) => {
+                self.written.insert(path.to_owned(), hash);
             }
-            match self.put(path, content) {
-                Ok(()) => {
-                    self.written.insert(path.clone(), hash);
-                }
-                Err(error) => tracing::warn!(%error, cause = %error.source, "state not written"),
-            }
+            Err(error) => tracing::warn!(%error, cause = %error.source, "state not written"),
         }
     }
 

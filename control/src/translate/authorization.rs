@@ -6,8 +6,8 @@
 
 use ambit_mesh::policy::{self as l4, PolicyName, PolicyScope};
 
-use super::view::Named;
-use super::{Notes, Reason, Settings, is_root, policy_name};
+use super::view::{Named, View};
+use super::{Notes, ROOT_NAMESPACES, Reason, Settings, is_root, policy_name};
 use crate::objects::AuthorizationPolicy;
 use crate::objects::authorization_policy::Action;
 use crate::objects::meta::StringMap;
@@ -45,14 +45,12 @@ pub(super) fn translate(
 
 /// The names of the policies that select a workload by its labels. Those of a root namespace select
 /// in every namespace.
-pub(super) fn selecting(
-    policies: &[Named<'_, AuthorizationPolicy>],
-    namespace: &str,
-    labels: &StringMap,
-) -> Vec<PolicyName> {
-    policies
-        .iter()
-        .filter(|policy| policy.namespace() == namespace || is_root(policy.namespace()))
+pub(super) fn selecting(view: &View<'_>, namespace: &str, labels: &StringMap) -> Vec<PolicyName> {
+    let elsewhere = ROOT_NAMESPACES.into_iter().filter(|root| *root != namespace);
+    let namespaces = elsewhere.chain([namespace]);
+    namespaces
+        .filter_map(|namespace| view.authorization_policies.get(namespace))
+        .flatten()
         .filter(|policy| scope(policy) == PolicyScope::WorkloadSelector)
         .filter(|policy| policy.object.spec.selector.matches(labels) && enforcement(policy.object).is_ok())
         .map(|policy| policy_name(policy.namespace(), policy.name()))

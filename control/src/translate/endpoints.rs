@@ -3,7 +3,7 @@
 //! Where a service has EndpointSlices they decide; otherwise its selector does. An address in a slice
 //! that no pod has is a workload of its own, outside the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ambit_mesh::address::ServiceName;
@@ -13,7 +13,7 @@ use ambit_mesh::workload::{
     Locality, NetworkMode, TunnelProtocol, Workload, WorkloadStatus, WorkloadType, WorkloadUid,
 };
 
-use super::view::{Named, View};
+use super::view::{Named, PodsByAddress, View};
 use super::{Settings, service, service_name};
 use crate::objects::endpoint_slice::{AddressType, Endpoint, EndpointSlice};
 use crate::objects::selector::includes;
@@ -24,12 +24,18 @@ use crate::objects::{ObjectKey, Pod, Service};
 /// The services of one workload, with their ports.
 type Services = BTreeMap<ServiceName, Vec<PortMapping>>;
 
+/// An endpoint that is no pod, and what it serves.
+#[derive(Debug)]
+struct Outside {
+    workload: Workload,
+    services: Services,
+}
+
 /// Which workload serves what.
 #[derive(Debug, Default)]
 pub(super) struct Endpoints<'a> {
     by_pod: BTreeMap<&'a ObjectKey, Services>,
-    /// Endpoints that are no pods.
-    pub(super) outside_the_cluster: BTreeMap<WorkloadUid, Workload>,
+    outside_the_cluster: BTreeMap<WorkloadUid, Outside>,
 }
 
 impl Endpoints<'_> {
@@ -37,37 +43,56 @@ impl Endpoints<'_> {
     pub(super) fn of_pod(&mut self, pod: &Named<'_, Pod>) -> Services {
         self.by_pod.remove(pod.key).unwrap_or_default()
     }
+
+    /// The endpoints that are no pods.
+    pub(super) fn take_outside(&mut self) -> impl Iterator<Item = Workload> + use<> {
+        let outside = std::mem::take(&mut self.outside_the_cluster).into_values();
+        outside.map(|Outside { workload, services }| Workload {
+            services: services.into_iter().collect(),
+            ..workload
+        })
+    }
 }
 
-/// Finds the endpoints of every service.
-pub(super) fn find<'a>(view: &View<'a>, settings: &Settings) -> Endpoints<'a> {
-    let mut finder = Finder {
-        by_name: view.pods.iter().map(|pod| (pod.place(), *pod)).collect(),
-        by_address: view.pods_by_address(),
-        settings,
-        found: Endpoints::default(),
-    };
-    for (namespace, services) in &view.services {
-        let pods: Vec<_> = view.pods.iter().filter(|pod| pod.namespace() == *namespace).collect();
+/// Finds the endpoints of every service of some namespaces.
+pub(super) fn find<'a>(
+    view: &View<'a>,
+    by_address: &PodsByAddress<'a>,
+    namespaces: &BTreeSet<&str>,
+    settings: &Settings,
+) -> Endpoints<'a> {
+    let mut finder = Finder { by_name: BTreeMap::new(), by_address, settings, found: Endpoints::default() };
+    for (namespace, services) in view.services.iter().filter(|(name, _)| namespaces.contains(*name)) {
+        let pods = view.pods.get(namespace).map_or(&[][..], Vec::as_slice);
+        finder.by_name = pods.iter().map(|pod| (pod.place(), *pod)).collect();
         for service in services {
             match view.slices.get(&(*namespace, service.name())) {
                 Some(slices) => slices.iter().for_each(|slice| finder.add_slice(service, slice)),
-                None => finder.add_selected(service, &pods),
+                None => finder.add_selected(service, pods),
             }
         }
     }
     finder.found
 }
 
+/// Whether a slice has an address of a pod of another namespace.
+pub(super) fn cross_namespaces(view: &View<'_>, by_address: &PodsByAddress<'_>) -> bool {
+    view.slices.iter().any(|((namespace, _), slices)| {
+        let is_foreign = |ip| by_address.pods.get(&ip).is_some_and(|pod| pod.namespace() != *namespace);
+        slices.iter().flat_map(|slice| &slice.object.endpoints).flat_map(addresses).any(is_foreign)
+    })
+}
+
 struct Finder<'a, 'b> {
+    /// Of the namespace at hand.
     by_name: BTreeMap<(&'a str, &'a str), Named<'a, Pod>>,
-    by_address: BTreeMap<IpAddr, Named<'a, Pod>>,
+    by_address: &'b PodsByAddress<'a>,
     settings: &'b Settings,
     found: Endpoints<'a>,
 }
 
 impl<'a> Finder<'a, '_> {
-    fn add_selected(&mut self, service: &Named<'_, Service>, pods: &[&Named<'a, Pod>]) {
+    fn add_selected(&mut self, service: &Named<'_, Service>, pods: &[Named<'a, Pod>]) {
         let selector = &service.object.spec.selector;
         if selector.is_empty() {
             return;
@@ -103,7 +128,7 @@ impl<'a> Finder<'a, '_> {
             let is_own = namespace == slice.namespace();
             is_own.then(|| self.by_name.get(&(namespace, target.name.as_str()))).flatten()
         });
-        by_name.or_else(|| addresses(endpoint).find_map(|ip| self.by_address.get(&ip))).copied()
+        by_name.or_else(|| addresses(endpoint).find_map(|ip| self.by_address.pods.get(&ip))).copied()
     }
 
     fn add_pod(&mut self, service: &Named<'_, Service>, pod: &Named<'a, Pod>, ports: Vec<PortMapping>) {
@@ -120,8 +145,10 @@ impl<'a> Finder<'a, '_> {
     ) {
         for ip in addresses(endpoint) {
             let Some(outside) = outside(ip, service, slice, endpoint, self.settings) else { continue };
-            let workload = self.found.outside_the_cluster.entry(outside.uid.clone()).or_insert(outside);
-            add_service(&mut workload.services, service, ports.to_vec());
+            let outside = Outside { workload: outside, services: Services::new() };
+            let found = &mut self.found.outside_the_cluster;
+            let outside = found.entry(outside.workload.uid.clone()).or_insert(outside);
+            add_service(&mut outside.services, service, ports.to_vec());
         }
     }
 }
@@ -159,11 +186,11 @@ fn outside(
         waypoint: None,
         network_gateway: None,
         application_tunnel: None,
-        authorization_policies: Vec::new(),
+        authorization_policies: Default::default(),
         status,
         locality: Locality::default(),
         capacity: 1,
-        services: Services::new(),
+        services: Default::default(),
         pod: None,
     })
 }

@@ -1,6 +1,6 @@
 //! The objects in force, sorted by what translation asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use crate::inputs::Inputs;
@@ -15,13 +15,23 @@ use crate::source::Origin;
 pub(super) struct View<'a> {
     pub(super) namespaces: BTreeMap<&'a str, &'a Namespace>,
     pub(super) nodes: BTreeMap<&'a str, &'a Node>,
-    pub(super) pods: Vec<Named<'a, Pod>>,
+    /// By namespace.
+    pub(super) pods: BTreeMap<&'a str, Vec<Named<'a, Pod>>>,
     /// By namespace.
     pub(super) services: BTreeMap<&'a str, Vec<Named<'a, Service>>>,
     /// By namespace and service.
     pub(super) slices: BTreeMap<(&'a str, &'a str), Vec<Named<'a, EndpointSlice>>>,
-    pub(super) authorization_policies: Vec<Named<'a, AuthorizationPolicy>>,
+    /// By namespace.
+    pub(super) authorization_policies: BTreeMap<&'a str, Vec<Named<'a, AuthorizationPolicy>>>,
     pub(super) peer_authentications: Vec<Named<'a, PeerAuthentication>>,
+}
+
+/// Which pod has an address.
+#[derive(Debug, Default)]
+pub(super) struct PodsByAddress<'a> {
+    pub(super) pods: HashMap<IpAddr, Named<'a, Pod>>,
+    /// Whether pods of two namespaces claim the same address.
+    pub(super) is_shared: bool,
 }
 
 /// An object with what identifies it.
@@ -76,7 +86,9 @@ impl<'a> View<'a> {
             Object::Node(object) => {
                 self.nodes.insert(&key.name, object);
             }
-            Object::Pod(object) => self.pods.push(Named { key, origin, object }),
+            Object::Pod(object) => {
+                self.pods.entry(namespace).or_default().push(Named { key, origin, object });
+            }
             Object::Service(object) => {
                 self.services.entry(namespace).or_default().push(Named { key, origin, object });
             }
@@ -89,7 +101,8 @@ impl<'a> View<'a> {
             // Identities come from the pods that name it.
             Object::ServiceAccount(_) => {}
             Object::AuthorizationPolicy(object) => {
-                self.authorization_policies.push(Named { key, origin, object });
+                let policies = self.authorization_policies.entry(namespace).or_default();
+                policies.push(Named { key, origin, object });
             }
             Object::PeerAuthentication(object) => {
                 self.peer_authentications.push(Named { key, origin, object })
@@ -103,12 +116,28 @@ impl<'a> View<'a> {
     }
 
     /// The pod that an address identifies: the first of those that claim it.
-    pub(super) fn pods_by_address(&self) -> BTreeMap<IpAddr, Named<'a, Pod>> {
-        let own_network = |pod: &&Named<'a, Pod>| pod.object.has_own_address();
-        let addresses = |pod: &Named<'a, Pod>| {
-            let pod = *pod;
-            pod.object.addresses().into_iter().map(move |ip| (ip, pod))
-        };
-        self.pods.iter().rev().filter(own_network).flat_map(addresses).collect()
+    pub(super) fn pods_by_address(&self) -> PodsByAddress<'a> {
+        let mut found = PodsByAddress::default();
+        for pod in self.pods.values().flatten().filter(|pod| pod.object.has_own_address()) {
+            for ip in pod.object.addresses() {
+                let first = *found.pods.entry(ip).or_insert(*pod);
+                found.is_shared |= first.namespace() != pod.namespace();
+            }
+        }
+        found
+    }
+
+    /// Every namespace that has an object of its own.
+    pub(super) fn namespaces_with_objects(&self) -> BTreeSet<&'a str> {
+        let slices = self.slices.keys().map(|(namespace, _)| *namespace);
+        let others = self.pods.keys().chain(self.services.keys()).chain(self.authorization_policies.keys());
+        others.copied().chain(slices).collect()
+    }
+
+    /// The namespaces that have pods on a node.
+    pub(super) fn namespaces_on(&self, node: &str) -> impl Iterator<Item = &'a str> {
+        let is_there =
+            move |pods: &[Named<'_, Pod>]| pods.iter().any(|pod| pod.object.spec.node_name == node);
+        self.pods.iter().filter(move |(_, pods)| is_there(pods)).map(|(namespace, _)| *namespace)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ambit_mesh::address::ServiceName;
 use ambit_mesh::identity::SpiffeId;
-use ambit_mesh::policy::PolicyName;
+use ambit_mesh::policy::PolicyNames;
 use ambit_mesh::service::PortMapping;
 use ambit_mesh::workload::{
     Locality, NetworkMode, PodBinding, TunnelProtocol, Workload, WorkloadStatus, WorkloadType, WorkloadUid,
@@ -68,7 +68,7 @@ pub(super) fn translate(
             .map(|node| locality(node))
             .unwrap_or_default(),
         capacity: 1,
-        services,
+        services: services.into_iter().collect(),
         pod: binding(pod, is_enrolled, settings, notes),
     })
 }
@@ -113,12 +113,12 @@ fn status(pod: &Pod) -> WorkloadStatus {
 
 /// The policies that apply to the workload by name; those of its namespace and of the mesh are found
 /// by their scope.
-fn policies(pod: &Named<'_, Pod>, view: &View<'_>, peers: &PeerAuthentications<'_>) -> Vec<PolicyName> {
+fn policies(pod: &Named<'_, Pod>, view: &View<'_>, peers: &PeerAuthentications<'_>) -> PolicyNames {
     let labels = &pod.object.metadata.labels;
-    let mut policies = authorization::selecting(&view.authorization_policies, pod.namespace(), labels);
+    let mut policies = authorization::selecting(view, pod.namespace(), labels);
     policies.extend(peers.selecting(pod.namespace(), labels));
     policies.sort_unstable();
-    policies
+    policies.into()
 }
 
 /// What the agent needs to find the pod on its node.

@@ -1,17 +1,17 @@
 //! Workloads, services and policies for tests: whole by default, so that a test sets only what it
 //! is about.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::address::{GatewayAddress, GatewayDestination, Network, NetworkAddress, ServiceName};
 use crate::identity::SpiffeId;
-use crate::policy::{Action, AuthorizationPolicy, PolicyName, PolicyScope, Rule};
+use crate::policy::{Action, AuthorizationPolicy, PolicyName, PolicyNames, PolicyScope, Rule};
 use crate::service::{AppProtocol, IpFamilies, LoadBalancing, PortMapping, Service};
 use crate::snapshot::{Change, Snapshot, State};
 use crate::workload::{
-    Locality, NetworkMode, PodBinding, TunnelProtocol, Workload, WorkloadStatus, WorkloadType, WorkloadUid,
+    Locality, NetworkMode, PodBinding, ServicePorts, TunnelProtocol, Workload, WorkloadStatus, WorkloadType,
+    WorkloadUid,
 };
 
 pub(crate) fn ip(text: &str) -> IpAddr {
@@ -64,11 +64,11 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> Workload {
         waypoint: None,
         network_gateway: None,
         application_tunnel: None,
-        authorization_policies: Vec::new(),
+        authorization_policies: PolicyNames::default(),
         status: WorkloadStatus::Healthy,
         locality: Locality::default(),
         capacity: 1,
-        services: BTreeMap::new(),
+        services: ServicePorts::default(),
         pod: Some(PodBinding { pod_uid: format!("uid-of-{name}").into(), network_namespace: None }),
     }
 }

@@ -52,10 +52,17 @@ impl SpiffeId {
         &self.service_account
     }
 
+    /// Gives each part to `change`, which may put an equal text in its place.
+    pub(crate) fn map_texts(&mut self, mut change: impl FnMut(&mut Arc<str>)) {
+        change(&mut self.trust_domain.0);
+        change(&mut self.namespace);
+        change(&mut self.service_account);
+    }
+
     /// The identity without its scheme, as AuthorizationPolicy writes principals:
     /// `<trust domain>/ns/<namespace>/sa/<service account>`.
     pub fn principal(&self) -> String {
-        format!("{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
+        [self.trust_domain.as_str(), "/ns/", &self.namespace, "/sa/", &self.service_account].concat()
     }
 }
 

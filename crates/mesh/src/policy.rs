@@ -4,7 +4,10 @@
 //! known here: `control` translates it away first.
 
 mod authorize;
+mod index;
 mod matching;
+mod names;
+mod set;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +16,9 @@ use ipnet::IpNet;
 
 pub use authorize::{AllowedBy, Denied, DryRunVerdict, Permit, authorize, dry_run};
 pub use matching::{Connection, Peer};
+pub use names::PolicyNames;
+pub use set::PoliciesFor;
+pub(crate) use set::PolicySet;
 
 /// `<namespace>/<name>` of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

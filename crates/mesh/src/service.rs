@@ -29,7 +29,7 @@ pub struct Service {
 }
 
 /// A service port and where it leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PortMapping {
     /// The port that clients use.
     pub service_port: u16,
@@ -40,7 +40,7 @@ pub struct PortMapping {
 }
 
 /// The application protocol of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AppProtocol {
     /// Not declared.
     Unknown,

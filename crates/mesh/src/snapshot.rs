@@ -5,17 +5,21 @@
 
 mod change;
 mod lists;
+mod named;
 mod shards;
+mod sharing;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use change::{Change, State};
 
 use crate::address::{NetworkAddress, ServiceName};
-use crate::policy::{AuthorizationPolicy, PolicyName, PolicyScope};
+use crate::policy::{AuthorizationPolicy, PoliciesFor, PolicyName, PolicyScope, PolicySet};
 use crate::service::{PortMapping, Service};
 use crate::workload::{Workload, WorkloadUid};
 use lists::Lists;
+use named::Naming;
 use shards::Shards;
 
 /// Everything the mesh is known to consist of at one moment.
@@ -30,7 +34,10 @@ pub struct Snapshot {
     endpoints: Lists<ServiceName, Endpoint>,
     pods_by_node: Lists<Arc<str>, Workload>,
     policies: Shards<PolicyName, Arc<AuthorizationPolicy>>,
-    policies_by_scope: Lists<PolicyGroup, AuthorizationPolicy>,
+    mesh_policies: Arc<PolicySet>,
+    namespace_policies: Shards<Arc<str>, Arc<PolicySet>>,
+    /// The policies of workloads that name some: one entry for all that name the same.
+    named_policies: Shards<Naming, Arc<PolicySet>>,
 }
 
 /// A workload as one of those that serve a service.
@@ -39,7 +46,7 @@ pub struct Endpoint {
     /// The workload.
     pub workload: Arc<Workload>,
     /// Where each service port leads on this workload; it goes before the service's own mapping.
-    pub ports: Vec<PortMapping>,
+    pub ports: Arc<[PortMapping]>,
 }
 
 /// How many of each there are, for dumps and metrics.
@@ -55,36 +62,30 @@ pub struct Counts {
     pub pods: usize,
 }
 
-/// The policies that apply to one workload, by what a match of them means.
+/// The policies of a workload at one moment, to see whether they are the same at another.
 #[derive(Clone, Debug)]
-pub struct PoliciesFor<'a> {
-    by_scope: [Scoped<'a>; 2],
-    named: Vec<&'a Arc<AuthorizationPolicy>>,
-    missing: Option<&'a PolicyName>,
+pub struct PolicyStamp {
+    mesh: Arc<PolicySet>,
+    namespace: Option<Arc<PolicySet>>,
+    /// Of a workload that names policies; they were prepared if it is one of the snapshot's.
+    named: Option<Option<Arc<PolicySet>>>,
 }
 
-/// The policies of one scope that are enforced or watched in one way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct PolicyGroup {
-    /// `None` for mesh-wide policies.
-    namespace: Option<Arc<str>>,
-    effect: Effect,
-}
-
-/// What becomes of a policy's match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Effect {
-    Deny,
-    Allow,
-    DryRun,
-}
-
-/// The policies of one scope.
-#[derive(Clone, Copy, Debug)]
-struct Scoped<'a> {
-    deny: &'a [Arc<AuthorizationPolicy>],
-    allow: &'a [Arc<AuthorizationPolicy>],
-    dry_run: &'a [Arc<AuthorizationPolicy>],
+impl PolicyStamp {
+    /// Whether nothing was changed in between. It may say no where all is as it was.
+    pub fn is_still(&self, earlier: &Self) -> bool {
+        let same = |a: &Option<Arc<PolicySet>>, b: &Option<Arc<PolicySet>>| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let named = match (&self.named, &earlier.named) {
+            (Some(Some(a)), Some(Some(b))) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            (Some(_), _) | (None, Some(_)) => false,
+        };
+        Arc::ptr_eq(&self.mesh, &earlier.mesh) && same(&self.namespace, &earlier.namespace) && named
+    }
 }
 
 impl Snapshot {
@@ -124,24 +125,33 @@ impl Snapshot {
 
     /// The policies that apply to `workload`: mesh-wide ones, those of its namespace, and those
     /// it names.
-    pub fn policies_for<'a>(&'a self, workload: &'a Workload) -> PoliciesFor<'a> {
-        let by_scope = [None, Some(workload.namespace.clone())].map(|namespace| self.scoped(namespace));
-        let named = Vec::with_capacity(workload.authorization_policies.len());
-        let mut policies = PoliciesFor { by_scope, named, missing: None };
-        for name in &workload.authorization_policies {
-            match self.policies.get(name) {
-                Some(policy) if applies_by_scope(policy, workload) => {}
-                Some(policy) => policies.named.push(policy),
-                None => policies.missing = policies.missing.or(Some(name)),
-            }
+    ///
+    /// For a workload of this snapshot they were prepared when it was made.
+    pub fn policies_for(&self, workload: &Workload) -> PoliciesFor<'_> {
+        PoliciesFor {
+            mesh: &self.mesh_policies,
+            namespace: self.namespace_policies.get(&*workload.namespace).map(|set| &**set),
+            named: Naming::of(workload).map(|naming| match self.named_policies.get(&naming) {
+                Some(set) => Cow::Borrowed(&**set),
+                None => Cow::Owned(self.named_by(&naming)),
+            }),
         }
-        policies
     }
 
-    fn scoped(&self, namespace: Option<Arc<str>>) -> Scoped<'_> {
-        let group =
-            |effect| self.policies_by_scope.get(&PolicyGroup { namespace: namespace.clone(), effect });
-        Scoped { deny: group(Effect::Deny), allow: group(Effect::Allow), dry_run: group(Effect::DryRun) }
+    /// What [`crate::policy::authorize`] goes by for `workload`. Equal stamps, equal answers.
+    pub fn policy_stamp(&self, workload: &Workload) -> PolicyStamp {
+        PolicyStamp {
+            mesh: self.mesh_policies.clone(),
+            namespace: self.namespace_policies.get(&*workload.namespace).cloned(),
+            named: Naming::of(workload).map(|naming| self.named_policies.get(&naming).cloned()),
+        }
+    }
+
+    /// The policies that workloads name, less those that apply to them by scope.
+    fn named_by(&self, naming: &Naming) -> PolicySet {
+        let policies = naming.names.iter().map(|name| self.policies.get(name).ok_or(name));
+        let by_scope = |policy: &AuthorizationPolicy| applies_by_scope(policy, &naming.namespace);
+        PolicySet::named(policies.filter(|policy| !policy.is_ok_and(|policy| by_scope(policy))))
     }
 
     /// The workloads that are bound to a pod, on any node, in order of their uids.
@@ -183,49 +193,12 @@ impl Snapshot {
     }
 }
 
-impl<'a> PoliciesFor<'a> {
-    /// Enforced DENY policies.
-    pub fn deny(&self) -> impl Iterator<Item = &'a Arc<AuthorizationPolicy>> {
-        self.of(Effect::Deny)
-    }
-
-    /// Enforced ALLOW policies.
-    pub fn allow(&self) -> impl Iterator<Item = &'a Arc<AuthorizationPolicy>> {
-        self.of(Effect::Allow)
-    }
-
-    /// Policies of either action that are watched and not enforced.
-    pub fn dry_run(&self) -> impl Iterator<Item = &'a Arc<AuthorizationPolicy>> {
-        self.of(Effect::DryRun)
-    }
-
-    /// The first policy that the workload names and that was never received.
-    pub fn missing(&self) -> Option<&'a PolicyName> {
-        self.missing
-    }
-
-    fn of(&self, effect: Effect) -> impl Iterator<Item = &'a Arc<AuthorizationPolicy>> {
-        let scoped = self.by_scope.map(|scope| scope.of(effect)).into_iter().flatten();
-        scoped.chain(self.named.iter().copied().filter(move |policy| Effect::of(policy) == effect))
-    }
-}
-
-/// Whether a policy that a workload names is already among those of its scopes.
-fn applies_by_scope(policy: &AuthorizationPolicy, workload: &Workload) -> bool {
+/// Whether a policy that workloads of `namespace` name is already among those of their scopes.
+fn applies_by_scope(policy: &AuthorizationPolicy, namespace: &str) -> bool {
     match policy.scope {
         PolicyScope::Global => true,
-        PolicyScope::Namespace => policy.name.namespace == workload.namespace,
+        PolicyScope::Namespace => *policy.name.namespace == *namespace,
         PolicyScope::WorkloadSelector => false,
-    }
-}
-
-impl<'a> Scoped<'a> {
-    fn of(self, effect: Effect) -> &'a [Arc<AuthorizationPolicy>] {
-        match effect {
-            Effect::Deny => self.deny,
-            Effect::Allow => self.allow,
-            Effect::DryRun => self.dry_run,
-        }
     }
 }
 

@@ -1,15 +1,17 @@
 //! A workload: one pod, or one machine outside Kubernetes, as the mesh knows it.
 
-use std::collections::BTreeMap;
+mod services;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::address::{GatewayAddress, Network, ServiceName};
+pub use services::ServicePorts;
+
+use crate::address::{GatewayAddress, Network};
 use crate::identity::SpiffeId;
-use crate::policy::PolicyName;
-use crate::service::PortMapping;
+use crate::policy::PolicyNames;
 
 /// One workload. Field meanings follow `istio.workload.Workload`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +47,13 @@ pub struct Workload {
     /// Canonical service revision, for telemetry.
     pub canonical_revision: Arc<str>,
     /// The waypoint for traffic addressed to the workload itself.
-    pub waypoint: Option<GatewayAddress>,
+    pub waypoint: Option<Box<GatewayAddress>>,
     /// The gateway that leads to its network.
-    pub network_gateway: Option<GatewayAddress>,
+    pub network_gateway: Option<Box<GatewayAddress>>,
     /// How the application behind it expects tunnelled traffic.
     pub application_tunnel: Option<ApplicationTunnel>,
     /// Policies that select it by label; namespace-wide and mesh-wide ones are found by scope.
-    pub authorization_policies: Vec<PolicyName>,
+    pub authorization_policies: PolicyNames,
     /// Whether it may receive traffic through services.
     pub status: WorkloadStatus,
     /// Where it runs.
@@ -59,7 +61,7 @@ pub struct Workload {
     /// Its weight among the endpoints of a service; 0 takes no traffic.
     pub capacity: u32,
     /// The services it is an endpoint of, with the target port of each service port.
-    pub services: BTreeMap<ServiceName, Vec<PortMapping>>,
+    pub services: ServicePorts,
     /// Which pod this is on its node: known only where our own control says so.
     pub pod: Option<PodBinding>,
 }

@@ -4,14 +4,13 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ambit_mesh::address::Network;
 use ambit_mesh::identity::{SpiffeId, TrustDomain};
 use ambit_mesh::policy::{
-    Action, AuthorizationPolicy, Clause, Connection, Match, Peer, PolicyName, PolicyScope, Rule, StringMatch,
-    authorize,
+    Action, AuthorizationPolicy, Clause, Connection, Match, Peer, PolicyName, PolicyNames, PolicyScope, Rule,
+    StringMatch, authorize,
 };
 use ambit_mesh::snapshot::{Change, Snapshot, State};
 use ambit_mesh::workload::{
@@ -63,8 +62,9 @@ fn allocations(scope: PolicyScope, count: usize, connection: &Connection) -> usi
     let policies: Vec<_> =
         (0..count).map(deny).chain([policy(scope, "allow", Action::Allow, "client")]).collect();
     let named = policies.iter().map(|policy| policy.name.clone()).collect();
-    let snapshot = snapshot(policies);
     let web = workload(named);
+    let snapshot = snapshot(policies, web.clone());
+    let web = snapshot.workload(&web.uid).expect("it was put there").clone();
 
     let before = ALLOCATIONS.get();
     let permit = authorize(&snapshot, &web, connection);
@@ -73,9 +73,10 @@ fn allocations(scope: PolicyScope, count: usize, connection: &Connection) -> usi
     allocations
 }
 
-fn snapshot(policies: Vec<AuthorizationPolicy>) -> Arc<Snapshot> {
+fn snapshot(policies: Vec<AuthorizationPolicy>, workload: Workload) -> Arc<Snapshot> {
     let mut state = State::default();
     state.apply(policies.into_iter().map(|policy| Change::Policy(Arc::new(policy))));
+    state.apply([Change::Workload(Arc::new(workload))]);
     state.snapshot()
 }
 
@@ -91,7 +92,7 @@ fn identity(account: &str) -> SpiffeId {
     SpiffeId::new(TrustDomain::default(), "shop", account).expect("both are plain letters")
 }
 
-fn workload(authorization_policies: Vec<PolicyName>) -> Workload {
+fn workload(authorization_policies: PolicyNames) -> Workload {
     Workload {
         uid: WorkloadUid("Kubernetes//Pod/shop/web".into()),
         name: "web".into(),
@@ -115,7 +116,7 @@ fn workload(authorization_policies: Vec<PolicyName>) -> Workload {
         status: WorkloadStatus::Healthy,
         locality: Locality::default(),
         capacity: 1,
-        services: BTreeMap::new(),
+        services: Default::default(),
         pod: None,
     }
 }

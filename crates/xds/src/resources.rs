@@ -22,7 +22,36 @@ pub struct Resources {
     authorizations: Arc<Collection>,
 }
 
+/// One resource that is to be different in the next generation.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// It is new or has changed.
+    Put(Resource),
+    /// The one of this name is gone.
+    Remove(ResourceType, String),
+}
+
 impl Resources {
+    /// The next generation. It shares with this one whatever the updates do not touch.
+    #[must_use]
+    pub fn with(&self, updates: impl IntoIterator<Item = Update>) -> Self {
+        let mut next = self.clone();
+        for update in updates {
+            match update {
+                Update::Put(resource) => next.of_type_mut(resource.kind()).insert(Arc::new(resource)),
+                Update::Remove(kind, name) => next.of_type_mut(kind).remove(&name),
+            }
+        }
+        next
+    }
+
+    fn of_type_mut(&mut self, kind: ResourceType) -> &mut Collection {
+        Arc::make_mut(match kind {
+            ResourceType::Address => &mut self.addresses,
+            ResourceType::Authorization => &mut self.authorizations,
+        })
+    }
+
     /// The resources of one type.
     pub fn of_type(&self, kind: ResourceType) -> &Arc<Collection> {
         match kind {
@@ -47,14 +76,6 @@ impl Resources {
 impl FromIterator<Resource> for Resources {
     /// Of two resources with one name and type the later one counts.
     fn from_iter<I: IntoIterator<Item = Resource>>(resources: I) -> Self {
-        let mut addresses = Collection::default();
-        let mut authorizations = Collection::default();
-        for resource in resources {
-            match resource.kind() {
-                ResourceType::Address => addresses.insert(Arc::new(resource)),
-                ResourceType::Authorization => authorizations.insert(Arc::new(resource)),
-            }
-        }
-        Self { addresses: Arc::new(addresses), authorizations: Arc::new(authorizations) }
+        Self::default().with(resources.into_iter().map(Update::Put))
     }
 }

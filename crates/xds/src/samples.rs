@@ -2,7 +2,6 @@
 
 pub(crate) mod arbitrary;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ambit_mesh::address::{Network, NetworkAddress, ServiceName};
@@ -34,11 +33,11 @@ pub(crate) fn workload_on(uid: &str, node: &str) -> Workload {
         waypoint: None,
         network_gateway: None,
         application_tunnel: None,
-        authorization_policies: Vec::new(),
+        authorization_policies: Default::default(),
         status: WorkloadStatus::Healthy,
         locality: Locality::default(),
         capacity: 1,
-        services: BTreeMap::new(),
+        services: Default::default(),
         pod: None,
     }
 }

@@ -61,7 +61,7 @@ fn mesh() -> Arc<Snapshot> {
         tunnel_protocol: TunnelProtocol::None,
         status: WorkloadStatus::Unhealthy,
         capacity: 0,
-        authorization_policies: Vec::new(),
+        authorization_policies: Default::default(),
         services: Default::default(),
         ..workload("plain")
     };
@@ -88,13 +88,13 @@ pub(crate) fn workload(name: &str) -> Workload {
         workload_name: name.into(),
         canonical_name: name.into(),
         canonical_revision: "v2".into(),
-        waypoint: Some(GatewayAddress {
+        waypoint: Some(Box::new(GatewayAddress {
             destination: GatewayDestination::Service(service_name("waypoint")),
             hbone_mtls_port: 15008,
-        }),
+        })),
         network_gateway: None,
         application_tunnel: None,
-        authorization_policies: vec![policy_name("selecting")],
+        authorization_policies: [policy_name("selecting")].into_iter().collect(),
         status: WorkloadStatus::Healthy,
         locality: Locality { region: "r".into(), zone: "z".into(), subzone: "s".into() },
         capacity: 3,

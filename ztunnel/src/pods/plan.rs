@@ -122,11 +122,11 @@ mod tests {
             waypoint: None,
             network_gateway: None,
             application_tunnel: None,
-            authorization_policies: Vec::new(),
+            authorization_policies: Default::default(),
             status: WorkloadStatus::Healthy,
             locality: Locality::default(),
             capacity: 1,
-            services: BTreeMap::new(),
+            services: Default::default(),
             pod: netns.map(|path| PodBinding {
                 pod_uid: format!("uid-{name}").into(),
                 network_namespace: Some(path.into()),

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::source::{Content, Origin, reading};
 
@@ -142,5 +144,93 @@ fn errors_name_the_line_in_the_file() {
     for (name, text, line) in rows {
         let batch = Catalog::default().update(files(&[("p.yaml", &format!("---\n{text}"))]));
         assert_eq!(events(&batch), [format!("reject AuthorizationPolicy shop/p p.yaml:{line}")], "{name}");
+    }
+}
+
+/// The rules as they are defined: everything is looked at anew for every batch.
+#[derive(Default)]
+struct Plain {
+    files: BTreeMap<Arc<str>, FileContent>,
+    objects: BTreeMap<ObjectKey, Arc<Reading>>,
+}
+
+impl Plain {
+    /// Takes over the files, and says what has changed and which definitions do not count.
+    fn update(&mut self, files: &Files) -> (BTreeSet<String>, BTreeSet<Origin>) {
+        let Files { contents, unreadable } = files;
+        self.files.retain(|path, _| contents.contains_key(path) || is_hidden(path, unreadable));
+        for (path, state) in contents {
+            if let FileState::Read(content) = state {
+                self.files.insert(path.clone(), content.clone());
+            }
+        }
+        let mut objects: BTreeMap<ObjectKey, Arc<Reading>> = BTreeMap::new();
+        let mut ignored = BTreeSet::new();
+        for reading in self.files.values().flat_map(|file| &file.readings) {
+            match objects.get(&reading.key) {
+                Some(_) => drop(ignored.insert(reading.origin.clone())),
+                None => drop(objects.insert(reading.key.clone(), reading.clone())),
+            }
+        }
+        for (key, reading) in &self.objects {
+            let file = self.files.get(&reading.origin.file);
+            if file.is_some_and(FileContent::hides_objects) && !objects.contains_key(key) {
+                objects.insert(key.clone(), reading.clone());
+            }
+        }
+        let gone = self.objects.keys().filter(|key| !objects.contains_key(key)).map(|key| format!("-{key}"));
+        let is_new = |(key, new): &(&ObjectKey, &Arc<Reading>)| {
+            self.objects.get(key).is_none_or(|old| differs(old, new))
+        };
+        let new = objects.iter().filter(is_new).map(|(key, new)| format!("+{key} {}", new.origin));
+        let events = gone.chain(new).collect();
+        self.objects = objects;
+        (events, ignored)
+    }
+}
+
+/// What one file may hold: objects of which others define some too, and now and then what is no
+/// object.
+fn file() -> impl Strategy<Value = Option<String>> {
+    let document = prop_oneof![
+        8 => (0..5_u8, 0..3_u8).prop_map(|(name, text)| {
+            format!("{}  labels: {{text: v{text}}}\n", pod(&format!("p{name}")))
+        }),
+        1 => Just("what: [is, this\n".to_owned()),
+    ];
+    let text = prop::collection::vec(document, 0..4).prop_map(|documents| documents.join("---\n"));
+    prop::option::weighted(0.8, text)
+}
+
+proptest! {
+    /// Looking at what was touched gives what looking at everything gives.
+    #[test]
+    fn each_batch_is_what_reading_everything_anew_gives(
+        steps in prop::collection::vec((prop::collection::vec(file(), 3), 0..5_u8), 1..12),
+    ) {
+        let (mut catalog, mut plain) = (Catalog::default(), Plain::default());
+        for (texts, what) in steps {
+            let named = ["a/1.yaml", "a/2.yaml", "b.yaml"].into_iter().zip(&texts);
+            let present: Vec<_> = named.filter_map(|(path, text)| Some((path, text.as_deref()?))).collect();
+            let mut files = files(&present);
+            if what == 0 {
+                let origin = Origin { file: "a".into(), line: 0 };
+                let reason = SourceReason::FileUnreadable;
+                files.unreadable.push(SourceProblem { origin, reason, message: String::new() });
+                files.contents.retain(|path, _| &**path == "b.yaml");
+            }
+            if what == 1 && let Some(state) = files.contents.values_mut().next() {
+                *state = FileState::AsBefore;
+            }
+            let (events, ignored) = plain.update(&files);
+            let batch = catalog.update(files);
+            let told = batch.events.iter().map(|event| match event {
+                Event::Delete(key) => format!("-{key}"),
+                Event::Apply(reading) => format!("+{} {}", reading.key, reading.origin),
+            });
+            prop_assert_eq!(told.collect::<BTreeSet<_>>(), events);
+            let duplicates = batch.problems.iter().filter(|problem| problem.reason == SourceReason::Duplicate);
+            prop_assert_eq!(duplicates.map(|problem| problem.origin.clone()).collect::<BTreeSet<_>>(), ignored);
+        }
     }
 }

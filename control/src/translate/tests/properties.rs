@@ -41,6 +41,53 @@ fn in_files(documents: &[String], per_file: usize) -> Inputs {
     inputs(names.into_iter().zip(files.map(|documents| documents.join("\n---\n"))))
 }
 
+/// Documents in which namespaces have to do with each other, now and then: they claim each other's
+/// addresses, and policies of the root namespace select everywhere.
+const ENTANGLED: [&str; 10] = [
+    "apiVersion: v1\nkind: Pod\nmetadata: {name: twin, namespace: left, labels: {app: a}}\nspec: {nodeName: n1}\nstatus: {podIP: 10.77.0.1}\n",
+    "apiVersion: v1\nkind: Pod\nmetadata: {name: twin, namespace: right, labels: {app: a}}\nspec: {nodeName: n2}\nstatus: {podIP: 10.77.0.1}\n",
+    "apiVersion: v1\nkind: Pod\nmetadata: {name: lone, namespace: right, labels: {app: b}}\nspec: {nodeName: n1}\nstatus: {podIP: 10.77.0.2}\n",
+    "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: left}\nspec: {ports: [{port: 80}]}\n",
+    "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a-1, namespace: left, labels: {kubernetes.io/service-name: a}}\naddressType: IPv4\nports: [{port: 80, protocol: TCP}]\nendpoints: [{addresses: [10.77.0.2]}, {addresses: [10.77.0.9]}]\n",
+    "apiVersion: v1\nkind: Namespace\nmetadata: {name: left, labels: {istio.io/dataplane-mode: ambient}}\n",
+    "apiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {topology.kubernetes.io/zone: z9}}\n",
+    "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: everywhere, namespace: istio-system}\nspec: {selector: {matchLabels: {app: a}}, action: DENY, rules: [{}]}\n",
+    "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default, namespace: istio-system}\nspec: {mtls: {mode: STRICT}}\n",
+    "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: open, namespace: right}\nspec: {mtls: {mode: PERMISSIVE}}\n",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// What is kept from one translation to the next is what translating everything gives, notes
+    /// included.
+    #[test]
+    fn translating_what_changed_is_the_same_as_translating_everything(
+        from_goldens in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+        toggles in prop::collection::vec(any::<prop::sample::Index>(), 1..16),
+    ) {
+        let goldens = from_goldens.iter().map(|index| index.get(&DOCUMENTS).clone());
+        let pool: Vec<String> = ENTANGLED.into_iter().map(str::to_owned).chain(goldens).collect();
+        let mut present = vec![true; pool.len()];
+        let (mut catalog, mut inputs, mut translator) =
+            (Catalog::default(), Inputs::default(), Translator::default());
+        for toggle in std::iter::once(None).chain(toggles.iter().map(Some)) {
+            if let Some(index) = toggle {
+                let at = index.index(pool.len());
+                present[at] = !present[at];
+            }
+            let texts = pool.iter().zip(&present).filter(|(_, is_present)| **is_present);
+            let text = texts.map(|(text, _)| text.as_str()).collect::<Vec<_>>().join("\n---\n");
+            let contents = [("a.yaml".into(), FileState::Read(reading::read(&"a.yaml".into(), &text)))].into();
+            let batch = catalog.update(Files { contents, unreadable: Vec::new() });
+            let changed = batch.events.iter().map(|event| event.key().clone()).collect();
+            inputs.apply(batch);
+            let kept = translator.translate(&inputs, &changed, &settings());
+            prop_assert_eq!(dump::translated(&kept), dump::translated(&translate(&inputs, &settings())));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

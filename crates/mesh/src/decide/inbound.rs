@@ -127,7 +127,7 @@ fn host_target<'a>(
         workload: workload.uid.clone(),
         namespace: workload.namespace.clone(),
     })?;
-    let ports = workload.services.get(&service.name).map_or(&[][..], Vec::as_slice);
+    let ports = workload.services.get(&service.name).map_or(&[][..], |ports| ports);
     let target = target_port(service, ports, workload, port)
         .ok_or_else(|| InboundError::UnknownPort { service: service.name.clone(), port })?;
     Ok((target, service))

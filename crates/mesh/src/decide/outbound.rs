@@ -133,7 +133,7 @@ impl Call<'_> {
         workload: &Arc<Workload>,
         rng: &mut (impl Rng + ?Sized),
     ) -> Result<OutboundDecision, Outcome> {
-        if let Some(waypoint) = self.waypoint_for(workload.waypoint.as_ref()) {
+        if let Some(waypoint) = self.waypoint_for(workload.waypoint.as_deref()) {
             return self.to_waypoint(waypoint, None, rng);
         }
         // An address has one workload behind it, so there is no other to try.

@@ -8,9 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::matching::{Facts, matching_rule};
-use super::{Action, AuthorizationPolicy, Connection, PolicyName};
+use super::{Action, AuthorizationPolicy, Connection, PoliciesFor, PolicyName};
 use crate::address::canonical_socket;
-use crate::snapshot::{PoliciesFor, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::workload::Workload;
 
 /// How many policies an error names: a denial must stay cheap when a workload has thousands.
@@ -131,8 +131,8 @@ pub fn authorize(
 
     // Istio AuthorizationPolicy: "If there are any DENY policies that match the request, deny the
     // request."
-    if let Some((policy, rule)) = first_match(policies.deny(), &facts) {
-        return Err(Denied::ByRule { policy, rule });
+    if let Some((policy, rule)) = policies.first_deny(&facts) {
+        return Err(Denied::ByRule { policy: policy.clone(), rule });
     }
     // Unlike Istio, where a policy that is named and unknown is skipped: it may be a DENY.
     if let Some(policy) = policies.missing() {
@@ -155,23 +155,17 @@ pub fn dry_run(snapshot: &Snapshot, destination: &Workload, connection: &Connect
 fn allowed_by(policies: &PoliciesFor<'_>, facts: &Facts<'_>) -> Result<AllowedBy, Denied> {
     // Istio AuthorizationPolicy: "If there are no ALLOW policies for the workload, allow the
     // request."
-    if policies.allow().next().is_none() {
+    let total = policies.allow_count();
+    if total == 0 {
         return Ok(AllowedBy::NoAllowPolicy);
     }
     // "If any of the ALLOW policies match the request, allow the request."
-    if let Some((policy, rule)) = first_match(policies.allow(), facts) {
-        return Ok(AllowedBy::Rule { policy, rule });
+    if let Some((policy, rule)) = policies.first_allow(facts) {
+        return Ok(AllowedBy::Rule { policy: policy.clone(), rule });
     }
     // "Deny the request."
     let policies_named = policies.allow().take(NAMED_AT_MOST).map(|policy| policy.name.clone()).collect();
-    Err(Denied::NoneAllowed { policies: policies_named, total: policies.allow().count() })
-}
-
-fn first_match<'a>(
-    mut policies: impl Iterator<Item = &'a Arc<AuthorizationPolicy>>,
-    facts: &Facts<'_>,
-) -> Option<(PolicyName, usize)> {
-    policies.find_map(|policy| matching_rule(policy, facts).map(|rule| (policy.name.clone(), rule)))
+    Err(Denied::NoneAllowed { policies: policies_named, total })
 }
 
 fn verdicts(policies: &PoliciesFor<'_>, facts: &Facts<'_>) -> Vec<DryRunVerdict> {

@@ -58,6 +58,22 @@ impl<'a> Facts<'a> {
             destination: canonical_socket(connection.destination),
         }
     }
+
+    pub(super) fn identity(&self) -> Option<&SpiffeId> {
+        self.identity
+    }
+
+    pub(super) fn principal(&self) -> Option<&str> {
+        self.principal.as_deref()
+    }
+
+    pub(super) fn source_ip(&self) -> IpAddr {
+        self.source_ip
+    }
+
+    pub(super) fn destination(&self) -> SocketAddr {
+        self.destination
+    }
 }
 
 /// The position of the first rule of `policy` that matches.
@@ -68,7 +84,8 @@ pub(super) fn matching_rule(policy: &AuthorizationPolicy, facts: &Facts<'_>) -> 
     policy.rules.iter().position(|rule| rule_matches(rule, policy.action, facts))
 }
 
-fn rule_matches(rule: &Rule, action: Action, facts: &Facts<'_>) -> bool {
+/// Whether `rule` matches as one of a policy with this action.
+pub(super) fn rule_matches(rule: &Rule, action: Action, facts: &Facts<'_>) -> bool {
     rule.clauses.iter().all(|clause| clause_matches(clause, action, facts))
 }
 

@@ -6,9 +6,11 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::{Effect, Endpoint, PolicyGroup, Snapshot};
+use super::named::{Naming, Namings, Stale};
+use super::sharing::Sharing;
+use super::{Endpoint, Snapshot};
 use crate::address::{NetworkAddress, ServiceName};
-use crate::policy::{Action, AuthorizationPolicy, PolicyName, PolicyScope};
+use crate::policy::{AuthorizationPolicy, PolicyName, PolicyScope};
 use crate::service::Service;
 use crate::workload::{NetworkMode, TunnelProtocol, Workload, WorkloadUid};
 
@@ -38,37 +40,127 @@ pub enum Change {
 #[derive(Clone, Debug, Default)]
 pub struct State {
     snapshot: Arc<Snapshot>,
+    namings: Namings,
+    stale: Stale,
+    sharing: Sharing,
 }
 
 impl State {
     /// Applies changes in their order.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
-        let snapshot = Arc::make_mut(&mut self.snapshot);
+        let Self { snapshot, namings, stale, sharing } = self;
+        let mut writer = Writer { snapshot: Arc::make_mut(snapshot), namings, stale, sharing };
         for change in changes {
             match change {
-                Change::Workload(workload) => snapshot.put_workload(workload),
-                Change::Service(service) => snapshot.put_service(service),
-                Change::Policy(policy) => snapshot.put_policy(policy),
-                Change::RemoveWorkload(uid) => snapshot.remove_workload(&uid),
-                Change::RemoveService(name) => snapshot.remove_service(&name),
-                Change::RemovePolicy(name) => snapshot.remove_policy(&name),
+                Change::Workload(workload) => writer.put_workload(workload),
+                Change::Service(service) => writer.snapshot.put_service(service),
+                Change::Policy(policy) => writer.put_policy(policy),
+                Change::RemoveWorkload(uid) => writer.remove_workload(&uid),
+                Change::RemoveService(name) => writer.snapshot.remove_service(&name),
+                Change::RemovePolicy(name) => writer.remove_policy(&name),
             }
         }
     }
 
     /// What is known now. Later changes do not touch it.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
+    ///
+    /// Policies that changed are prepared for their evaluation here, once for all changes since the
+    /// last call: those who decide by the snapshot find it ready.
+    pub fn snapshot(&mut self) -> Arc<Snapshot> {
+        if !self.stale.is_empty() {
+            self.stale.refresh(Arc::make_mut(&mut self.snapshot));
+        }
         self.snapshot.clone()
     }
 }
 
-impl Snapshot {
-    fn put_workload(&mut self, workload: Arc<Workload>) {
+/// The parts of a [`State`] while changes are applied.
+struct Writer<'a> {
+    snapshot: &'a mut Snapshot,
+    namings: &'a mut Namings,
+    stale: &'a mut Stale,
+    sharing: &'a mut Sharing,
+}
+
+impl Writer<'_> {
+    fn put_workload(&mut self, mut workload: Arc<Workload>) {
+        self.sharing.share(Arc::make_mut(&mut workload));
+        let names_the_same = |before: &&Arc<Workload>| Naming::of(before) == Naming::of(&workload);
+        if let Some(before) = self.snapshot.workload(&workload.uid).filter(names_the_same).cloned() {
+            // The usual change is to something else: what was prepared stays.
+            let names = before.authorization_policies.clone();
+            Arc::make_mut(&mut workload).authorization_policies = names;
+            self.snapshot.forget_workload(&workload.uid);
+            return self.snapshot.index_workload(workload);
+        }
         self.remove_workload(&workload.uid);
+        if !workload.authorization_policies.is_empty() {
+            let shared = self.namings.shared(&workload.namespace, &workload.authorization_policies);
+            Arc::make_mut(&mut workload).authorization_policies = shared;
+            self.stale.namings.extend(self.namings.add(&workload));
+        }
+        self.snapshot.index_workload(workload);
+    }
+
+    fn remove_workload(&mut self, uid: &WorkloadUid) {
+        let Some(workload) = self.snapshot.forget_workload(uid) else { return };
+        if let Some(naming) = self.namings.remove(&workload) {
+            self.snapshot.named_policies.remove(&naming);
+            self.stale.namings.remove(&naming);
+        }
+    }
+
+    fn put_policy(&mut self, policy: Arc<AuthorizationPolicy>) {
+        self.remove_policy(&policy.name);
+        self.invalidate(&policy);
+        match policy.scope {
+            PolicyScope::Global => Arc::make_mut(&mut self.snapshot.mesh_policies).put(policy.clone()),
+            PolicyScope::Namespace => {
+                let namespace = &policy.name.namespace;
+                let set = self.snapshot.namespace_policies.entry(namespace);
+                Arc::make_mut(set).put(policy.clone());
+            }
+            PolicyScope::WorkloadSelector => {}
+        }
+        self.snapshot.policies.insert(policy.name.clone(), policy);
+    }
+
+    fn remove_policy(&mut self, name: &PolicyName) {
+        let Some(policy) = self.snapshot.policies.remove(name) else { return };
+        self.invalidate(&policy);
+        match policy.scope {
+            PolicyScope::Global => Arc::make_mut(&mut self.snapshot.mesh_policies).remove(&policy),
+            PolicyScope::Namespace => {
+                let set = Arc::make_mut(self.snapshot.namespace_policies.entry(&name.namespace));
+                set.remove(&policy);
+                if set.is_empty() {
+                    self.snapshot.namespace_policies.remove(&name.namespace);
+                }
+            }
+            PolicyScope::WorkloadSelector => {}
+        }
+    }
+
+    /// What was prepared from a policy is to be prepared anew.
+    fn invalidate(&mut self, policy: &AuthorizationPolicy) {
+        match policy.scope {
+            PolicyScope::Global => self.stale.mesh = true,
+            PolicyScope::Namespace => {
+                self.stale.namespaces.insert(policy.name.namespace.clone());
+            }
+            PolicyScope::WorkloadSelector => {}
+        }
+        // A policy of any scope may be named too, and then counts or not by its scope.
+        self.stale.namings.extend(self.namings.of_policy(&policy.name).cloned());
+    }
+}
+
+impl Snapshot {
+    fn index_workload(&mut self, workload: Arc<Workload>) {
         for address in indexed_addresses(&workload) {
             self.workloads_by_address.insert(&address, workload.clone(), by_preference);
         }
-        for (service, ports) in &workload.services {
+        for (service, ports) in workload.services.iter() {
             let endpoint = Endpoint { workload: workload.clone(), ports: ports.clone() };
             self.endpoints.insert(service, Arc::new(endpoint), by_endpoint_uid);
         }
@@ -78,16 +170,17 @@ impl Snapshot {
         self.workloads.insert(workload.uid.clone(), workload);
     }
 
-    fn remove_workload(&mut self, uid: &WorkloadUid) {
-        let Some(workload) = self.workloads.remove(uid) else { return };
+    fn forget_workload(&mut self, uid: &WorkloadUid) -> Option<Arc<Workload>> {
+        let workload = self.workloads.remove(uid)?;
         for address in indexed_addresses(&workload) {
             self.workloads_by_address.remove(&address, &workload, by_preference);
         }
         for service in workload.services.keys() {
-            let endpoint = Endpoint { workload: workload.clone(), ports: Vec::new() };
+            let endpoint = Endpoint { workload: workload.clone(), ports: Arc::default() };
             self.endpoints.remove(service, &endpoint, by_endpoint_uid);
         }
         self.pods_by_node.remove(&workload.node, &workload, by_uid);
+        Some(workload)
     }
 
     fn put_service(&mut self, service: Arc<Service>) {
@@ -102,43 +195,6 @@ impl Snapshot {
         let Some(service) = self.services.remove(name) else { return };
         for address in service.addresses.iter().map(canonical) {
             self.services_by_address.remove(&address, &service, by_service_name);
-        }
-    }
-
-    fn put_policy(&mut self, policy: Arc<AuthorizationPolicy>) {
-        self.remove_policy(&policy.name);
-        if let Some(group) = PolicyGroup::of(&policy) {
-            self.policies_by_scope.insert(&group, policy.clone(), by_policy_name);
-        }
-        self.policies.insert(policy.name.clone(), policy);
-    }
-
-    fn remove_policy(&mut self, name: &PolicyName) {
-        let Some(policy) = self.policies.remove(name) else { return };
-        if let Some(group) = PolicyGroup::of(&policy) {
-            self.policies_by_scope.remove(&group, &policy, by_policy_name);
-        }
-    }
-}
-
-impl PolicyGroup {
-    /// The group that workloads find the policy in; `None` for one that they name themselves.
-    fn of(policy: &AuthorizationPolicy) -> Option<Self> {
-        let effect = Effect::of(policy);
-        match policy.scope {
-            PolicyScope::Global => Some(Self { namespace: None, effect }),
-            PolicyScope::Namespace => Some(Self { namespace: Some(policy.name.namespace.clone()), effect }),
-            PolicyScope::WorkloadSelector => None,
-        }
-    }
-}
-
-impl Effect {
-    pub(super) fn of(policy: &AuthorizationPolicy) -> Self {
-        match (policy.dry_run, policy.action) {
-            (true, Action::Deny | Action::Allow) => Self::DryRun,
-            (false, Action::Deny) => Self::Deny,
-            (false, Action::Allow) => Self::Allow,
         }
     }
 }
@@ -173,9 +229,5 @@ fn by_endpoint_uid(a: &Endpoint, b: &Endpoint) -> Ordering {
 }
 
 fn by_service_name(a: &Service, b: &Service) -> Ordering {
-    a.name.cmp(&b.name)
-}
-
-fn by_policy_name(a: &AuthorizationPolicy, b: &AuthorizationPolicy) -> Ordering {
     a.name.cmp(&b.name)
 }

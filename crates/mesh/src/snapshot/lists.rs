@@ -15,7 +15,16 @@ pub(super) type Order<T> = fn(&T, &T) -> Ordering;
 /// compares equal.
 #[derive(PartialEq, Eq)]
 pub(super) struct Lists<K, T> {
-    lists: Shards<K, Arc<Vec<Arc<T>>>>,
+    lists: Shards<K, List<T>>,
+}
+
+/// One ordered list. Most have one item, which takes no memory of its own.
+#[derive(Debug, PartialEq, Eq)]
+enum List<T> {
+    /// At most one.
+    Few(Option<Arc<T>>),
+    /// Two or more.
+    Many(Arc<Vec<Arc<T>>>),
 }
 
 impl<K: Ord + Hash + Clone, T> Lists<K, T> {
@@ -24,31 +33,72 @@ impl<K: Ord + Hash + Clone, T> Lists<K, T> {
         K: Borrow<Q>,
         Q: Ord + Hash + ?Sized,
     {
-        self.lists.get(key).map_or(&[], |list| list.as_slice())
+        self.lists.get(key).map_or(&[], List::as_slice)
     }
 
     /// Every item of every list, in no particular order.
     pub(super) fn items(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.lists.values().flat_map(|list| list.iter())
+        self.lists.values().flat_map(List::as_slice)
     }
 
     /// Puts `item` at its place, instead of one that has the same place.
     pub(super) fn insert(&mut self, key: &K, item: Arc<T>, order: Order<T>) {
-        let list = Arc::make_mut(self.lists.entry(key));
-        match list.binary_search_by(|other| order(other, &item)) {
-            Ok(index) => list[index] = item,
-            Err(index) => list.insert(index, item),
+        let list = self.lists.entry(key);
+        let place = list.as_slice().binary_search_by(|other| order(other, &item));
+        match (list, place) {
+            (List::Few(one), Ok(_)) => *one = Some(item),
+            (List::Many(many), Ok(at)) => Arc::make_mut(many)[at] = item,
+            (List::Many(many), Err(at)) => Arc::make_mut(many).insert(at, item),
+            (list @ List::Few(_), Err(at)) => {
+                let mut items = list.as_slice().to_vec();
+                items.insert(at, item);
+                *list = List::of(items);
+            }
         }
     }
 
     /// Takes away the item that has the place of `item`, if there is one.
     pub(super) fn remove(&mut self, key: &K, item: &T, order: Order<T>) {
-        let Ok(index) = self.get(key).binary_search_by(|other| order(other, item)) else { return };
-        let list = Arc::make_mut(self.lists.entry(key));
-        list.remove(index);
-        if list.is_empty() {
+        let Ok(at) = self.get(key).binary_search_by(|other| order(other, item)) else { return };
+        match self.lists.entry(key) {
+            List::Many(many) if many.len() > 2 => drop(Arc::make_mut(many).remove(at)),
+            list @ (List::Few(_) | List::Many(_)) => {
+                let mut items = list.as_slice().to_vec();
+                items.remove(at);
+                *list = List::of(items);
+            }
+        }
+        if self.get(key).is_empty() {
             self.lists.remove(key);
         }
+    }
+}
+
+impl<T> List<T> {
+    fn of(mut items: Vec<Arc<T>>) -> Self {
+        if items.len() < 2 { Self::Few(items.pop()) } else { Self::Many(Arc::new(items)) }
+    }
+
+    fn as_slice(&self) -> &[Arc<T>] {
+        match self {
+            Self::Few(one) => one.as_slice(),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+impl<T> Clone for List<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Few(one) => Self::Few(one.clone()),
+            Self::Many(many) => Self::Many(many.clone()),
+        }
+    }
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self::Few(None)
     }
 }
 

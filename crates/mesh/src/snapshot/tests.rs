@@ -9,7 +9,7 @@ use super::*;
 use crate::fixtures::{
     at, endpoint, ip, policy, policy_name, service, service_name, snapshot, uid, workload,
 };
-use crate::policy::Action;
+use crate::policy::{Action, PolicyNames};
 use crate::workload::{NetworkMode, TunnelProtocol};
 
 /// What a change is about: later changes of the same key replace earlier ones.
@@ -185,8 +185,10 @@ fn policies_are_found_by_scope_and_by_name() {
         scoped("shop", "named", PolicyScope::WorkloadSelector),
         scoped("shop", "unnamed", PolicyScope::WorkloadSelector),
     ]);
-    let authorization_policies =
-        vec![policy_name("shop", "named"), policy_name("shop", "namespace"), policy_name("shop", "gone")];
+    let authorization_policies: PolicyNames =
+        [policy_name("shop", "named"), policy_name("shop", "namespace"), policy_name("shop", "gone")]
+            .into_iter()
+            .collect();
     let workload = Workload { authorization_policies, ..workload("web", &[]) };
     let policies = snapshot.policies_for(&workload);
     let names: Vec<_> = policies.allow().map(|policy| policy.name.to_string()).collect();

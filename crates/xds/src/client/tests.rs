@@ -128,7 +128,7 @@ impl Agent {
     /// Waits until the client is synced and holds these workloads, on these nodes, and no other.
     async fn holds(&mut self, workloads: &[(&str, &str)]) {
         let holds = |(state, synced): &(State, bool)| {
-            let snapshot = state.snapshot();
+            let snapshot = state.clone().snapshot();
             let on_its_node = |&(uid, node): &(&str, &str)| {
                 snapshot.workload(&WorkloadUid(uid.into())).is_some_and(|workload| &*workload.node == node)
             };

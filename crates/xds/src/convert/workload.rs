@@ -3,12 +3,12 @@
 mod enums;
 mod pod;
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ambit_mesh::address::{GatewayAddress, Network, ServiceName};
 use ambit_mesh::identity::{InvalidSpiffeId, SpiffeId};
 use ambit_mesh::service::PortMapping;
-use ambit_mesh::workload::{Locality, Workload, WorkloadUid};
+use ambit_mesh::workload::{Locality, ServicePorts, Workload, WorkloadUid};
 use ambit_proto::istio::workload as proto;
 use prost::DecodeError;
 
@@ -29,9 +29,13 @@ pub fn from_proto(from: &proto::Workload) -> Result<Workload, InvalidWorkload> {
     if from.uid.is_empty() {
         return Err(InvalidWorkload::Uid);
     }
-    let gateway = |field, gateway: Option<&proto::GatewayAddress>| -> Result<Option<GatewayAddress>, _> {
-        gateway.map(address::gateway).transpose().map_err(|source| InvalidWorkload::Gateway { field, source })
-    };
+    let gateway =
+        |field, gateway: Option<&proto::GatewayAddress>| -> Result<Option<Box<GatewayAddress>>, _> {
+            gateway
+                .map(|gateway| address::gateway(gateway).map(Box::new))
+                .transpose()
+                .map_err(|source| InvalidWorkload::Gateway { field, source })
+        };
     Ok(Workload {
         uid: WorkloadUid(from.uid.as_str().into()),
         name: from.name.as_str().into(),
@@ -85,8 +89,8 @@ pub fn to_proto(from: &Workload) -> proto::Workload {
         workload_name: from.workload_name.to_string(),
         canonical_name: from.canonical_name.to_string(),
         canonical_revision: from.canonical_revision.to_string(),
-        waypoint: from.waypoint.as_ref().map(address::gateway_to_proto),
-        network_gateway: from.network_gateway.as_ref().map(address::gateway_to_proto),
+        waypoint: from.waypoint.as_deref().map(address::gateway_to_proto),
+        network_gateway: from.network_gateway.as_deref().map(address::gateway_to_proto),
         application_tunnel: from.application_tunnel.map(enums::application_tunnel_to_proto),
         authorization_policies: from.authorization_policies.iter().map(ToString::to_string).collect(),
         status: enums::status_to_proto(from.status).into(),
@@ -128,7 +132,7 @@ fn locality_to_proto(from: &Locality) -> Option<proto::Locality> {
     })
 }
 
-fn services(from: &proto::Workload) -> Result<BTreeMap<ServiceName, Vec<PortMapping>>, InvalidWorkload> {
+fn services(from: &proto::Workload) -> Result<ServicePorts, InvalidWorkload> {
     let entry = |(name, list): (&String, &proto::PortList)| {
         let name = address::service_name(name).map_err(InvalidWorkload::Service)?;
         let ports = ports::mappings(&list.ports)
@@ -138,7 +142,7 @@ fn services(from: &proto::Workload) -> Result<BTreeMap<ServiceName, Vec<PortMapp
     from.services.iter().map(entry).collect()
 }
 
-fn service_to_proto((name, ports): (&ServiceName, &Vec<PortMapping>)) -> (String, proto::PortList) {
+fn service_to_proto((name, ports): (&ServiceName, &Arc<[PortMapping]>)) -> (String, proto::PortList) {
     (name.to_string(), proto::PortList { ports: ports::mappings_to_proto(ports) })
 }
 

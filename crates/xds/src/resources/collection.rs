@@ -2,22 +2,47 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher};
 use std::iter::Peekable;
 use std::sync::{Arc, OnceLock};
 
 use super::Resource;
 
 /// Resources of one type, by name.
-#[derive(Clone, Debug, Default)]
+///
+/// They are kept in parts, by a hash of the name. A generation shares with the one before it the
+/// parts in which nothing changed, so that neither making it nor finding the difference costs more
+/// than the change.
+#[derive(Debug)]
 pub struct Collection {
-    by_name: BTreeMap<Arc<str>, Arc<Resource>>,
+    parts: Vec<Arc<Part>>,
     /// Alias to names; made when a client first asks by alias.
     by_alias: OnceLock<BTreeMap<Arc<str>, BTreeSet<Arc<str>>>>,
 }
 
+type Part = BTreeMap<Arc<str>, Arc<Resource>>;
+
+/// How many parts there are: with 100,000 resources some 400 in each.
+const PARTS: usize = 256;
+
+impl Default for Collection {
+    fn default() -> Self {
+        let empty = Arc::default();
+        Self { parts: vec![empty; PARTS], by_alias: OnceLock::new() }
+    }
+}
+
+impl Clone for Collection {
+    /// A copy is made to be changed: its aliases are others.
+    fn clone(&self) -> Self {
+        Self { parts: self.parts.clone(), by_alias: OnceLock::new() }
+    }
+}
+
 impl PartialEq for Collection {
     fn eq(&self, other: &Self) -> bool {
-        self.by_name == other.by_name
+        // An Arc compares its pointer first.
+        self.parts == other.parts
     }
 }
 
@@ -42,41 +67,53 @@ pub enum Difference<'a> {
 impl Collection {
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.by_name.len()
+        self.parts.iter().map(|part| part.len()).sum()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
+        self.parts.iter().all(|part| part.is_empty())
     }
 
     /// The resource of this name.
     pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.by_name.get(name)
+        self.parts[part_of(name)].get(name)
     }
 
-    /// All of them, in the order of their names.
+    /// All of them, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.by_name.values()
+        self.parts.iter().flat_map(|part| part.values())
     }
 
     /// The resources that a client means by a name: the one of this name, or those with this alias.
     pub fn named_or_aliased<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<Resource>> {
-        let aliased =
-            self.aliases().get(name).into_iter().flatten().filter_map(|name| self.by_name.get(name));
-        self.by_name.get(name).into_iter().chain(aliased)
+        let aliased = self.aliases().get(name).into_iter().flatten().filter_map(|name| self.get(name));
+        self.get(name).into_iter().chain(aliased)
     }
 
-    /// What has to change to make this generation the newer one.
+    /// What has to change to make this generation the newer one, in no particular order.
     pub fn differences<'a>(&'a self, newer: &'a Self) -> impl Iterator<Item = Difference<'a>> {
-        let same = std::ptr::eq(self, newer);
-        let (older, newer) = (self.by_name.values(), newer.by_name.values());
-        let take = if same { 0 } else { usize::MAX };
-        Differences { older: older.take(take).peekable(), newer: newer.take(take).peekable() }
+        let parts = self.parts.iter().zip(&newer.parts).filter(|(older, newer)| !Arc::ptr_eq(older, newer));
+        parts.flat_map(|(older, newer)| Differences {
+            older: older.values().peekable(),
+            newer: newer.values().peekable(),
+        })
     }
 
+    /// Puts a resource in, before anybody has asked by alias. One that is there in the same version stays.
     pub(super) fn insert(&mut self, resource: Arc<Resource>) {
-        self.by_name.insert(resource.name().clone(), resource);
+        let part = &mut self.parts[part_of(resource.name())];
+        if part.get(resource.name()) != Some(&resource) {
+            Arc::make_mut(part).insert(resource.name().clone(), resource);
+        }
+    }
+
+    /// Takes a resource out, if it is there, before anybody has asked by alias.
+    pub(super) fn remove(&mut self, name: &str) {
+        let part = &mut self.parts[part_of(name)];
+        if part.contains_key(name) {
+            Arc::make_mut(part).remove(name);
+        }
     }
 
     /// The same content, sharing what it can with `previous`.
@@ -84,18 +121,25 @@ impl Collection {
         if next == *previous {
             return previous.clone();
         }
-        let shared = |(name, resource): (&Arc<str>, &Arc<Resource>)| {
-            let kept = previous.by_name.get_key_value(name).filter(|(_, before)| *before == resource);
-            let (name, resource) = kept.unwrap_or((name, resource));
-            (name.clone(), resource.clone())
+        let shared = |(next, previous): (&Arc<Part>, &Arc<Part>)| {
+            if next == previous {
+                return previous.clone();
+            }
+            let shared = |(name, resource): (&Arc<str>, &Arc<Resource>)| {
+                let kept = previous.get_key_value(name).filter(|(_, before)| *before == resource);
+                let (name, resource) = kept.unwrap_or((name, resource));
+                (name.clone(), resource.clone())
+            };
+            Arc::new(next.iter().map(shared).collect())
         };
-        Arc::new(Self { by_name: next.by_name.iter().map(shared).collect(), by_alias: OnceLock::new() })
+        let parts = next.parts.iter().zip(&previous.parts).map(shared).collect();
+        Arc::new(Self { parts, by_alias: OnceLock::new() })
     }
 
     fn aliases(&self) -> &BTreeMap<Arc<str>, BTreeSet<Arc<str>>> {
         self.by_alias.get_or_init(|| {
             let mut by_alias: BTreeMap<Arc<str>, BTreeSet<Arc<str>>> = BTreeMap::new();
-            for resource in self.by_name.values() {
+            for resource in self.iter() {
                 for alias in resource.aliases() {
                     by_alias.entry(alias.clone()).or_default().insert(resource.name().clone());
                 }
@@ -105,7 +149,15 @@ impl Collection {
     }
 }
 
-/// Walks two generations side by side in the order of names.
+/// The same for a name in every generation: a fresh `DefaultHasher` has fixed keys.
+fn part_of(name: &str) -> usize {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name.as_bytes());
+    // The remainder is below PARTS, so it fits.
+    (hasher.finish() % PARTS as u64) as usize
+}
+
+/// Walks the same part of two generations side by side in the order of names.
 struct Differences<O: Iterator, N: Iterator> {
     older: Peekable<O>,
     newer: Peekable<N>,
@@ -142,7 +194,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::Resources;
+    use crate::resources::{Resources, Update};
     use crate::{ResourceType, samples};
 
     fn generation(uids: &[(&str, &str)]) -> Resources {
@@ -156,7 +208,9 @@ mod tests {
             Difference::Changed { to, .. } => format!("~{}", to.name()),
             Difference::Removed(resource) => format!("-{}", resource.name()),
         };
-        differences.into_iter().map(name).collect()
+        let mut names: Vec<_> = differences.into_iter().map(name).collect();
+        names.sort();
+        names
     }
 
     #[test]
@@ -165,7 +219,7 @@ mod tests {
         let newer = generation(&[("b", "n2"), ("c", "n1"), ("d", "n1"), ("e", "n1")]);
         let kind = ResourceType::Address;
         let differences = older.of_type(kind).differences(newer.of_type(kind)).collect();
-        assert_eq!(names(differences), ["-a", "~b", "+c", "+e"]);
+        assert_eq!(names(differences), ["+c", "+e", "-a", "~b"]);
     }
 
     #[test]
@@ -178,6 +232,22 @@ mod tests {
         let (before, after) = (older.of_type(kind), newer.of_type(kind));
         assert!(Arc::ptr_eq(before.get("a").unwrap(), after.get("a").unwrap()));
         assert!(!Arc::ptr_eq(before.get("b").unwrap(), after.get("b").unwrap()));
+    }
+
+    #[test]
+    fn a_change_leaves_everything_else_shared() {
+        let kind = ResourceType::Address;
+        let uids: Vec<_> = (0..2_000).map(|index| format!("w{index}")).collect();
+        let older = generation(&uids.iter().map(|uid| (uid.as_str(), "n1")).collect::<Vec<_>>());
+        let moved = Resource::workload(&samples::workload_on("w7", "n2"));
+        let same = Resource::workload(&samples::workload_on("w8", "n1"));
+        let newer = older.with([Update::Put(moved), Update::Put(same), Update::Remove(kind, "w9".into())]);
+        let (before, after) = (older.of_type(kind), newer.of_type(kind));
+        let differing = before.parts.iter().zip(&after.parts).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
+        assert!((1..=2).contains(&differing), "{differing} parts differ");
+        assert_eq!(names(before.differences(after).collect()), ["-w9", "~w7"]);
+        assert_eq!((before.len(), after.len()), (2_000, 1_999), "the older one is as it was");
+        assert_eq!(older.with([]), older);
     }
 
     #[test]

@@ -51,14 +51,14 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
         workload_name: names.4,
         canonical_name: names.5,
         canonical_revision: names.6,
-        waypoint: ways.0,
-        network_gateway: ways.1,
+        waypoint: ways.0.map(Box::new),
+        network_gateway: ways.1.map(Box::new),
         application_tunnel: ways.2,
-        authorization_policies: rest.0,
+        authorization_policies: rest.0.into(),
         status: choices.3,
         locality: place.3,
         capacity: choices.4,
-        services: rest.1,
+        services: rest.1.into_iter().collect(),
         pod: rest.2,
     })
 }

@@ -81,6 +81,11 @@ impl Subscribers {
         self.entries().iter().map(|entry| entry.status()).collect()
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        lock(&self.0.streams).by_id.len()
+    }
+
     /// How far the newest version of a resource, or its removal, has come.
     pub fn programmed(&self, kind: ResourceType, name: &str) -> Programmed {
         let mut programmed = Programmed::default();

@@ -9,29 +9,40 @@ use std::sync::Arc;
 
 use ambit_mesh::policy::{AuthorizationPolicy, PolicyName, PolicyScope};
 use ambit_mesh::snapshot::Change;
+use ambit_mesh::workload::WorkloadUid;
 use ambit_proto::envoy::service::discovery::v3::Resource;
 
 use crate::ResourceType;
-use crate::convert::address::policy_name;
+use crate::convert::address::{policy_name, service_name};
 use crate::convert::{InvalidResource, Received, ResourceName, authorization};
 
 #[derive(Debug)]
 pub(super) struct Held {
     kind: ResourceType,
-    by_name: BTreeMap<String, Entry>,
+    by_name: BTreeMap<Arc<str>, Entry>,
 }
 
 #[derive(Debug)]
 struct Entry {
     /// What it is: remembered, for its name on the wire does not tell.
-    name: ResourceName,
+    kind: Kind,
     version: Version,
+}
+
+/// What a name stands for. The name itself is not kept twice: there may be many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Workload,
+    Service,
+    Policy,
+    /// A policy under a name that is none.
+    Nameless,
 }
 
 #[derive(Debug)]
 enum Version {
     /// The last good one.
-    Good(String),
+    Good(Box<str>),
     /// None was ever good: a policy that denies stands in. Never declared to a server, which
     /// therefore sends the policy again.
     StandIn,
@@ -59,8 +70,8 @@ impl Held {
 
     /// Names with the version last applied.
     pub(super) fn versions(&self) -> BTreeMap<String, String> {
-        let version = |(name, entry): (&String, &Entry)| match &entry.version {
-            Version::Good(version) => Some((name.clone(), version.clone())),
+        let version = |(name, entry): (&Arc<str>, &Entry)| match &entry.version {
+            Version::Good(version) => Some((name.to_string(), version.to_string())),
             Version::StandIn => None,
         };
         self.by_name.iter().filter_map(version).collect()
@@ -68,23 +79,24 @@ impl Held {
 
     /// Names that [`Self::versions`] leaves out.
     pub(super) fn undeclared(&self) -> BTreeSet<String> {
-        let undeclared = |(name, entry): (&String, &Entry)| match entry.version {
+        let undeclared = |(name, entry): (&Arc<str>, &Entry)| match entry.version {
             Version::Good(_) => None,
-            Version::StandIn => Some(name.clone()),
+            Version::StandIn => Some(name.to_string()),
         };
         self.by_name.iter().filter_map(undeclared).collect()
     }
 
     /// Forgets a name; nothing changes if nothing is held under it.
     pub(super) fn remove(&mut self, name: &str) -> Option<Change> {
-        self.by_name.remove(name).map(|entry| entry.name.into_removal())
+        let (name, entry) = self.by_name.remove_entry(name)?;
+        entry.kind.named(&name).map(ResourceName::into_removal)
     }
 
     /// Takes in a resource and appends what changes.
     pub(super) fn receive(&mut self, resource: Resource, changes: &mut Vec<Change>) -> Result<(), Rejection> {
         match Received::decode(self.kind, &resource) {
             Ok(received) => {
-                self.put(resource.name, received, Version::Good(resource.version), changes);
+                self.put(resource.name, received, Version::Good(resource.version.into()), changes);
                 Ok(())
             }
             Err(error) => {
@@ -95,12 +107,20 @@ impl Held {
     }
 
     fn put(&mut self, name: String, received: Received, version: Version, changes: &mut Vec<Change>) {
-        let now = received.name();
-        let before = self.by_name.insert(name, Entry { name: now.clone(), version });
+        // A workload's name is its uid: the text is shared with it.
+        let (kind, name) = match received.name() {
+            ResourceName::Workload(uid) => (Kind::Workload, uid.0),
+            ResourceName::Service(_) => (Kind::Service, name.into()),
+            ResourceName::Policy(policy) if policy.to_string() == name => (Kind::Policy, name.into()),
+            ResourceName::Policy(_) => (Kind::Nameless, name.into()),
+        };
+        let before = self.by_name.get(&name).map(|entry| entry.kind);
         // A name that was a service's can become a workload's.
-        if let Some(before) = before.filter(|before| before.name != now) {
-            changes.push(before.name.into_removal());
-        }
+        let before = before.filter(|before| *before != kind).and_then(|before| before.named(&name));
+        changes.extend(before.map(ResourceName::into_removal));
+        // Not replaced in place: the old key is the old workload's text.
+        self.by_name.remove(&name);
+        self.by_name.insert(name, Entry { kind, version });
         changes.push(received.into_change());
     }
 
@@ -111,7 +131,7 @@ impl Held {
             ResourceType::Address => return,
             ResourceType::Authorization => {}
         }
-        let last = self.by_name.get(&resource.name).map(|entry| &entry.version);
+        let last = self.by_name.get(resource.name.as_str()).map(|entry| &entry.version);
         if let Some(Version::Good(_)) = last {
             return;
         }
@@ -120,14 +140,29 @@ impl Held {
     }
 }
 
+impl Kind {
+    /// What is known under this name on the wire. Every name that is kept can be read: what was
+    /// received under it had it.
+    fn named(self, name: &Arc<str>) -> Option<ResourceName> {
+        match self {
+            Self::Workload => Some(ResourceName::Workload(WorkloadUid(name.clone()))),
+            Self::Service => service_name(name).ok().map(ResourceName::Service),
+            Self::Policy => policy_name(name).ok().map(ResourceName::Policy),
+            Self::Nameless => Some(ResourceName::Policy(nameless(name))),
+        }
+    }
+}
+
+/// The name of what stands in for a policy whose own name cannot be read.
+fn nameless(text: &str) -> PolicyName {
+    PolicyName { namespace: "".into(), name: text.into() }
+}
+
 fn stand_in(resource: &Resource) -> AuthorizationPolicy {
     let octets = resource.resource.as_ref().map(|body| body.value.as_slice()).unwrap_or_default();
     match policy_name(&resource.name) {
         Ok(name) => authorization::stand_in(name, octets),
         // In which namespace it would apply is not known.
-        Err(invalid) => authorization::deny_all(
-            PolicyName { namespace: "".into(), name: invalid.text.into() },
-            PolicyScope::Global,
-        ),
+        Err(invalid) => authorization::deny_all(nameless(&invalid.text), PolicyScope::Global),
     }
 }

@@ -338,7 +338,7 @@ fn waypoint_pod() -> Workload {
 /// A service and a workload that are bound to the waypoint, beside the waypoint's own parts.
 fn bound(to: GatewayAddress, parts: impl IntoIterator<Item = Change>) -> Case {
     let service = Service { waypoint: Some(to.clone()), ..web_at("10.96.0.1") };
-    let pod = Workload { waypoint: Some(to), ..endpoint("web-0", &["10.0.0.1"], &[&web()]) };
+    let pod = Workload { waypoint: Some(to.into()), ..endpoint("web-0", &["10.0.0.1"], &[&web()]) };
     case([service.into(), pod.into()].into_iter().chain(parts))
 }
 
@@ -422,7 +422,7 @@ proptest! {
             status: if healthy { WorkloadStatus::Healthy } else { WorkloadStatus::Unhealthy },
             tunnel_protocol: if hbone { TunnelProtocol::Hbone } else { TunnelProtocol::None },
             capacity,
-            waypoint: waypoint.clone(),
+            waypoint: waypoint.clone().map(Box::new),
             ..endpoint("web-0", &["10.0.0.1"], &[&web()])
         };
         let mut mesh: Vec<Change> = vec![pod.into(), waypoint_service().into()];

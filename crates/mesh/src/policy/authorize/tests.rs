@@ -1,5 +1,6 @@
 //! The truth table of AuthorizationPolicy at layer 4, and what no combination may do.
 
+mod plain;
 mod properties;
 mod table;
 

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
@@ -32,11 +31,11 @@ pub(super) fn workload(name: &str) -> Workload {
         waypoint: None,
         network_gateway: None,
         application_tunnel: None,
-        authorization_policies: Vec::new(),
+        authorization_policies: Default::default(),
         status: WorkloadStatus::Healthy,
         locality: Locality::default(),
         capacity: 1,
-        services: BTreeMap::new(),
+        services: Default::default(),
         pod: None,
     }
 }
