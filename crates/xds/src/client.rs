@@ -46,7 +46,7 @@ pub struct Batch {
     /// To be applied in this order.
     pub changes: Vec<Change>,
     /// Once this batch is applied, everything that was asked for as a whole has been received
-    /// once: decisions may be taken from here on.
+    /// once, and nothing is received in half: decisions may be taken from here on.
     pub synced: bool,
 }
 

@@ -19,6 +19,16 @@ pub mod subscriber;
 
 pub use resource_type::ResourceType;
 
+/// In `Node.metadata`: the client takes one generation in several responses.
+///
+/// xDS has no word for "more follows". A client that does not say that it knows ours is sent
+/// everything in one response, however large.
+const PARTS_FEATURE: &str = "ambit.dev/parts";
+
+/// In `system_version_info`, which has no meaning to the protocol: more responses follow before the
+/// client is at the generation that this one is a part of.
+const MORE_FOLLOWS: &str = "ambit.dev/more-follows";
+
 #[cfg(test)]
 mod pair_tests;
 #[cfg(test)]

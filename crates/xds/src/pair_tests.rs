@@ -258,3 +258,39 @@ fn a_resource_that_cannot_be_used_stays_as_it_was_until_it_is_repaired() {
     pair.settle();
     assert_eq!(pair.applied, [("a".to_owned(), 3), ("b".to_owned(), 2)].into());
 }
+
+/// Workloads that together take several responses.
+fn large(count: usize, node: u8) -> Resources {
+    let name = |index| format!("{index:04}-{}", "x".repeat(2_000));
+    let workload = |index| samples::workload_on(&name(index), &node.to_string());
+    (0..count).map(|index| Resource::workload(&workload(index))).collect()
+}
+
+#[test]
+fn a_large_generation_comes_in_parts_and_counts_when_it_is_whole() {
+    let mut pair = Pair::new(Interest::Everything);
+    pair.offer(large(2_000, 1));
+    let mut parts = 0;
+    while pair.deliver() {
+        parts += usize::from(!pair.session.synced());
+        let status = pair.subscribers.get(&ResourceType::Address).map(Subscriber::status);
+        let up_to_date = status.map_or(0, |status| status.up_to_date);
+        assert!(up_to_date == 0 || pair.session.synced(), "{up_to_date} count before all have come");
+        if parts == 3 {
+            // What changes meanwhile comes too, and in the same way.
+            pair.offer(large(1_999, 2));
+        }
+    }
+    assert!(parts >= 5, "{parts} deliveries before everything was there");
+    assert!(pair.session.synced());
+    assert_eq!(pair.applied.len(), 1_999);
+    assert!(pair.applied.values().all(|node| *node == 2));
+}
+
+#[test]
+fn a_client_that_does_not_take_parts_is_sent_everything_at_once() {
+    let resources = large(2_000, 1);
+    let mut subscriber = Subscriber::new(ResourceType::Address, &resources);
+    let response = subscriber.on_request(&DeltaDiscoveryRequest::default(), Instant::now()).unwrap();
+    assert_eq!((response.resources.len(), response.system_version_info.as_str()), (2_000, ""));
+}

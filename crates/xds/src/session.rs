@@ -91,7 +91,8 @@ impl Session {
         self.subscriptions.get_mut(&ResourceType::Address)?.subscribe(names)
     }
 
-    /// Whether each type that is asked for as a whole has been answered once, on any stream.
+    /// Whether each type that is asked for as a whole has been answered once, on any stream, and none
+    /// is in the middle of an answer that comes in parts.
     ///
     /// An answer that held unusable resources counts: one bad resource must not keep a node from
     /// becoming ready, and what is unknown because of it stays closed.

@@ -2,7 +2,8 @@
 //!
 //! A subscriber remembers the generation that its client was brought to, not a copy of it: what to
 //! send is the difference to the current one, seen through what the client is subscribed to. At
-//! most one response is unanswered; changes meanwhile are folded into the next.
+//! most one response is unanswered; changes meanwhile are folded into the next. To a client that takes
+//! a generation in parts no response is large.
 
 mod interest;
 mod status;
@@ -11,12 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use ambit_proto::envoy::config::core::v3::Node;
 use ambit_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 pub use status::{Acknowledgement, Refusal, Status};
 
-use crate::ResourceType;
 use crate::resources::{Collection, Difference, Resource, Resources};
+use crate::{MORE_FOLLOWS, PARTS_FEATURE, ResourceType};
 use interest::Interest;
 
 /// The server's state of one client and type.
@@ -35,7 +37,15 @@ pub struct Subscriber {
     refused: BTreeMap<Arc<str>, Arc<str>>,
     last_refusal: Option<Refusal>,
     responses: u64,
+    /// Whether the client takes a generation in parts.
+    takes_parts: bool,
+    /// What is still to be sent to bring the client to `sent`.
+    unsent: Contents,
 }
+
+/// Resources of one response to a client that takes parts: together a megabyte at most, as they are
+/// encoded, and one resource at least.
+const OCTETS_IN_A_PART: usize = 1 << 20;
 
 /// The response that is not answered yet.
 #[derive(Debug)]
@@ -66,6 +76,8 @@ impl Subscriber {
             refused: BTreeMap::new(),
             last_refusal: None,
             responses: 0,
+            takes_parts: false,
+            unsent: Contents::default(),
         }
     }
 
@@ -80,6 +92,7 @@ impl Subscriber {
     ) -> Option<DeltaDiscoveryResponse> {
         if self.sent.is_none() {
             self.interest.open(request);
+            self.takes_parts = request.node.as_ref().is_some_and(takes_parts);
             let contents = self.first_contents(&request.initial_resource_versions);
             return Some(self.respond(contents, now));
         }
@@ -109,8 +122,8 @@ impl Subscriber {
             let message = error.message.clone();
             self.last_refusal = Some(Refusal { nonce: answered.nonce, message, at: now });
         }
-        let generation = &self.answered;
-        self.refused.retain(|name, _| generation.get(name).is_some());
+        let (current, answered) = (&self.current, &self.answered);
+        self.refused.retain(|name, _| current.get(name).is_some() || answered.get(name).is_some());
     }
 
     fn next_response(&mut self, now: Instant) -> Option<DeltaDiscoveryResponse> {
@@ -118,7 +131,8 @@ impl Subscriber {
         if self.outstanding.is_some() {
             return None;
         }
-        let contents = self.contents_since(&sent);
+        let mut contents = std::mem::take(&mut self.unsent);
+        contents.replace_by(self.contents_since(&sent));
         if contents.is_empty() {
             // Nothing that the client sees has changed: it is at this generation already.
             self.sent = Some(self.current.clone());
@@ -128,19 +142,24 @@ impl Subscriber {
         Some(self.respond(contents, now))
     }
 
-    fn respond(&mut self, contents: Contents, now: Instant) -> DeltaDiscoveryResponse {
+    fn respond(&mut self, mut contents: Contents, now: Instant) -> DeltaDiscoveryResponse {
+        if self.takes_parts {
+            self.unsent = contents.split_off_after(OCTETS_IN_A_PART);
+        }
+        let is_last = self.unsent.is_empty();
         self.responses += 1;
         let nonce = self.responses.to_string();
         self.sent = Some(self.current.clone());
         let resources: Vec<Arc<Resource>> = contents.resources.into_values().collect();
         let response = DeltaDiscoveryResponse {
-            system_version_info: String::new(),
+            system_version_info: if is_last { String::new() } else { MORE_FOLLOWS.into() },
             resources: resources.iter().map(|resource| resource.to_proto()).collect(),
             type_url: self.kind.type_url().into(),
             nonce: nonce.clone(),
             removed_resources: contents.removed.into_iter().collect(),
         };
-        let generation = self.current.clone();
+        // Only with its last part a generation is there.
+        let generation = if is_last { self.current.clone() } else { self.answered.clone() };
         self.outstanding = Some(Outstanding { nonce, since: now, generation, resources });
         response
     }
@@ -186,6 +205,29 @@ impl Contents {
         self.resources.is_empty() && self.removed.is_empty()
     }
 
+    /// Takes in what has changed since.
+    fn replace_by(&mut self, newer: Self) {
+        for name in &newer.removed {
+            self.resources.remove(name.as_str());
+        }
+        self.removed.retain(|name| !newer.resources.contains_key(name.as_str()));
+        self.resources.extend(newer.resources);
+        self.removed.extend(newer.removed);
+    }
+
+    /// Keeps as many resources as have so many octets, and returns the rest. Removals stay: they
+    /// are small.
+    fn split_off_after(&mut self, octets: usize) -> Self {
+        let mut total = 0;
+        let first_beyond = self.resources.iter().skip(1).find(|(_, resource)| {
+            total += resource.octets();
+            total > octets
+        });
+        let name = first_beyond.map(|(name, _)| name.clone());
+        let rest = name.map(|name| self.resources.split_off(&name)).unwrap_or_default();
+        Self { resources: rest, removed: BTreeSet::new() }
+    }
+
     fn add(&mut self, resource: &Arc<Resource>) {
         self.resources.insert(resource.name().clone(), resource.clone());
     }
@@ -204,6 +246,10 @@ impl Contents {
             found.for_each(|resource| self.add(resource));
         }
     }
+}
+
+fn takes_parts(node: &Node) -> bool {
+    node.metadata.as_ref().is_some_and(|metadata| metadata.fields.contains_key(PARTS_FEATURE))
 }
 
 #[cfg(test)]

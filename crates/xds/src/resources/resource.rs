@@ -80,6 +80,11 @@ impl Resource {
         &self.aliases
     }
 
+    /// About how many octets of a response it takes.
+    pub(crate) fn octets(&self) -> usize {
+        self.body.len() + self.name.len() + self.version.len()
+    }
+
     /// The resource as a response carries it.
     pub fn to_proto(&self) -> discovery::Resource {
         discovery::Resource {

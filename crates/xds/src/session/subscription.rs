@@ -6,10 +6,12 @@ use ambit_mesh::snapshot::Change;
 use ambit_proto::envoy::config::core::v3::Node;
 use ambit_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use ambit_proto::google::rpc::Status;
+use prost_types::Value;
+use prost_types::value::Kind;
 
 use super::held::{Held, Rejection};
 use super::{Interest, Reaction};
-use crate::ResourceType;
+use crate::{MORE_FOLLOWS, PARTS_FEATURE, ResourceType};
 
 /// The name that stands for all resources of a type.
 const WILDCARD: &str = "*";
@@ -32,8 +34,8 @@ pub(super) struct Subscription {
     /// On demand only: the names asked for.
     names: BTreeSet<String>,
     held: Held,
-    /// A response was received, on any stream.
-    answered: bool,
+    /// A response was received, on any stream, and what came last was not a part that others follow.
+    is_whole: bool,
     stream: Option<Stream>,
 }
 
@@ -42,15 +44,15 @@ pub(super) struct Subscription {
 struct Stream {
     /// The nonce answered last.
     answered_nonce: Option<String>,
-    /// Names held but not declared, until the first response. The server does not know of them
-    /// and will not say that they are gone: the first response has to list them.
+    /// Names held but not declared, until the first response is complete. The server does not know of
+    /// them and will not say that they are gone: the first response has to list them.
     undeclared: BTreeSet<String>,
 }
 
 impl Subscription {
     pub(super) fn new(node: Node, kind: ResourceType, interest: Interest) -> Self {
         let held = Held::new(kind);
-        Self { node, kind, interest, names: BTreeSet::new(), held, answered: false, stream: None }
+        Self { node, kind, interest, names: BTreeSet::new(), held, is_whole: false, stream: None }
     }
 
     pub(super) fn open(&mut self) -> DeltaDiscoveryRequest {
@@ -64,7 +66,7 @@ impl Subscription {
             Interest::OnDemand => (self.names.iter().cloned().collect(), Vec::new()),
         };
         DeltaDiscoveryRequest {
-            node: Some(self.node.clone()),
+            node: Some(taking_parts(self.node.clone())),
             type_url: self.kind.type_url().into(),
             resource_names_subscribe: subscribe,
             resource_names_unsubscribe: unsubscribe,
@@ -79,7 +81,7 @@ impl Subscription {
 
     pub(super) fn synced(&self) -> bool {
         match self.interest {
-            Interest::Everything => self.answered,
+            Interest::Everything => self.is_whole,
             Interest::OnDemand => true,
         }
     }
@@ -112,7 +114,11 @@ impl Subscription {
         if !nonce.is_empty() && stream.answered_nonce.as_ref() == Some(&nonce) {
             return Reaction::default();
         }
-        let unlisted = unlisted(std::mem::take(&mut stream.undeclared), &response.resources);
+        let more_follows = response.system_version_info == MORE_FOLLOWS;
+        let mut unlisted = unlisted(std::mem::take(&mut stream.undeclared), &response.resources);
+        if more_follows {
+            stream.undeclared = std::mem::take(&mut unlisted);
+        }
         let mut changes: Vec<Change> = Vec::with_capacity(response.resources.len());
         let mut rejected = Vec::new();
         for name in unlisted.iter().chain(&response.removed_resources) {
@@ -121,7 +127,7 @@ impl Subscription {
         for resource in response.resources {
             rejected.extend(self.held.receive(resource, &mut changes).err());
         }
-        self.answered = true;
+        self.is_whole = !more_follows;
         let answer = (!nonce.is_empty()).then(|| self.answer(nonce, &rejected));
         Reaction { changes, rejected, answer }
     }
@@ -137,6 +143,13 @@ impl Subscription {
             ..DeltaDiscoveryRequest::default()
         }
     }
+}
+
+/// Says that a generation may come in parts.
+fn taking_parts(mut node: Node) -> Node {
+    let yes = Value { kind: Some(Kind::BoolValue(true)) };
+    node.metadata.get_or_insert_default().fields.insert(PARTS_FEATURE.into(), yes);
+    node
 }
 
 fn unlisted(mut undeclared: BTreeSet<String>, listed: &[Resource]) -> BTreeSet<String> {
