@@ -41,6 +41,14 @@ impl Control {
     /// # Errors
     /// When it does not become ready.
     pub fn start(&self) -> Result<()> {
+        self.start_within(SOON)
+    }
+
+    /// The same for a configuration that takes long to read.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start_within(&self, patience: Duration) -> Result<()> {
         let settings = lock(&self.settings).clone();
         let mut command = self.namespace.command(sandbox::program("control"));
         let life = format!("{}s", settings.certificate_life.as_secs());
@@ -57,7 +65,7 @@ impl Control {
             command.arg("--ca-dir").arg(directory);
         }
         let process = Process::start("control", &mut command)?;
-        wait::until("control to be ready", SOON, || {
+        wait::until("control to be ready", patience, || {
             ensure!(process.is_running(), "it has ended");
             http::get(&self.namespace, 15021, "/healthz/ready")
         })?;
@@ -71,6 +79,14 @@ impl Control {
     /// When it does not run.
     pub fn kill(&self) -> Result<()> {
         lock(&self.process).take().context("control does not run")?.kill()
+    }
+
+    /// Its process id in the sandbox.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        lock(&self.process).as_ref().map(Process::pid).context("control does not run")
     }
 
     /// Changes the settings that the next start uses.
