@@ -132,7 +132,7 @@ fn rule_among_many() -> impl Strategy<Value = Rule> {
         "suffix:op",
         "presence",
     ];
-    let text = || select(texts.to_vec()).prop_map(|text| string_match(text));
+    let text = || select(texts.to_vec()).prop_map(string_match);
     let account = select(vec![("shop", "client"), ("shop", "web"), ("s", "web"), ("s/sa", "web")])
         .prop_map(|(namespace, account)| from_account(namespace, account));
     let nets = [
