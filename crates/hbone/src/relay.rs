@@ -274,6 +274,7 @@ impl<S> Relay<S> {
             Poll::Ready(Err(_)) | Poll::Pending => 0,
         };
         core.codec.commit_data(id, n, false);
+        core.unsent_frames += usize::from(n > 0);
         if core.codec.output().is_empty()
             && let Some(memory) = core.codec.take_buffer()
         {

@@ -47,6 +47,8 @@ pub(crate) struct Core {
     incoming: VecDeque<(StreamId, RequestHead)>,
     incoming_waker: Option<Waker>,
     driver: Option<Waker>,
+    /// Frames that flows put into the output since the driver last took it.
+    pub(crate) unsent_frames: usize,
     /// Ciphertext that the peer's TCP window does not take at the moment.
     backlog: usize,
     /// Flows that wait for the backlog to shrink.
@@ -105,6 +107,7 @@ impl Tunnel {
             incoming: VecDeque::new(),
             incoming_waker: None,
             driver: None,
+            unsent_frames: 0,
             backlog: 0,
             blocked: Vec::new(),
             closing: Closing::No,
@@ -199,7 +202,9 @@ impl Core {
     /// Whether a flow may read its application now: little enough waits for the peer's TCP window,
     /// and the turn's output has room for a frame worth its header. Otherwise the driver goes first.
     pub(crate) fn may_send(&self) -> bool {
-        self.backlog < BACKLOG_LIMIT && self.codec.output().len() + MIN_SLOT <= BufferPool::PIECE
+        self.backlog < BACKLOG_LIMIT
+            && self.unsent_frames < FRAMES_PER_WRITE
+            && self.codec.output().len() + MIN_SLOT <= BufferPool::PIECE
     }
 
     /// Gives the codec a piece of the worker's memory, unless it has one. Small frames alone live in
@@ -252,6 +257,11 @@ impl Core {
 
 /// The certificates a handshake ended with, leaf first.
 pub type PeerCertificates = Vec<CertificateDer<'static>>;
+
+/// Frames of flows that share one write. More would save little, and would keep the peer waiting
+/// for the first while the last is read: with all connections in one batch the two ends of a tunnel
+/// take turns instead of working at the same time.
+const FRAMES_PER_WRITE: usize = 16;
 
 /// Room in the output for which reading an application is worth its system call: a full TLS record,
 /// with frame headers to spare.

@@ -132,11 +132,15 @@ async fn tunnel_to_peer() -> (Tunnel, Peer, usize) {
     };
     let buffers = BufferPool::new();
     let session = TlsSession::client(Arc::clone(&client_id.client)).unwrap();
-    let (secured, ()) =
-        tokio::join!(handshake(Socket::new(connected).unwrap(), session, &buffers), peer.shake_hands());
-    let codec = Codec::client(Settings::CLIENT);
-    let (tunnel, driver) = Tunnel::new(secured.unwrap(), codec, buffers, Keepalive::default());
-    spawn_local(driver);
+    // The driver sends what the peer's handshake ends with.
+    let client = async {
+        let secured = handshake(Socket::new(connected).unwrap(), session, &buffers).await.unwrap();
+        let codec = Codec::client(Settings::CLIENT);
+        let (tunnel, driver) = Tunnel::new(secured, codec, buffers.clone(), Keepalive::default());
+        spawn_local(driver);
+        tunnel
+    };
+    let (tunnel, ()) = tokio::join!(client, peer.shake_hands());
     (tunnel, peer, kernel)
 }
 

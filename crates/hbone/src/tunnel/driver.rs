@@ -124,9 +124,9 @@ impl Driver {
 
     fn write_turn(&mut self, core: &mut Core, cx: &mut Context<'_>) -> Result<(), TunnelEnd> {
         loop {
-            let produced = self.encrypt_output(core)?;
-            let written = self.write_out(cx)?;
-            if !produced || !written {
+            self.encrypt_output(core)?;
+            // What did not fit before goes now: nobody else would ask for it.
+            if !self.write_out(cx)? || core.codec.output().is_empty() {
                 break;
             }
         }
@@ -138,21 +138,21 @@ impl Driver {
         Ok(())
     }
 
-    /// Encrypts what flows and codec left, unless enough waits already. False when there was nothing
-    /// or no room.
-    fn encrypt_output(&mut self, core: &mut Core) -> Result<bool, TunnelEnd> {
+    /// Encrypts what flows and codec left, unless enough waits already.
+    fn encrypt_output(&mut self, core: &mut Core) -> Result<(), TunnelEnd> {
         if core.codec.output().is_empty() || self.session.ciphertext().len() >= BACKLOG_LIMIT {
-            return Ok(false);
+            return Ok(());
         }
         attach_memory(self.session.ciphertext(), &core.buffers);
         let output = core.codec.output();
         let octets = output.len();
         self.session.encrypt(output).map_err(TunnelEnd::Tls)?;
         core.codec.consume_output(octets);
+        core.unsent_frames = 0;
         if let Some(memory) = core.codec.take_buffer() {
             core.buffers.give(memory);
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Writes until the kernel takes no more. True when everything went out.
