@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::netns::{NamespaceError, NetworkNamespace};
 use super::rules::CapturePort;
-use super::socket::KEEPALIVE;
+use super::socket::{KEEPALIVE, UNSENT};
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`, 4096 by
 /// default.
@@ -46,7 +46,7 @@ pub fn adopt(descriptor: OwnedFd, port: CapturePort) -> Result<Socket, ListenErr
     let adopted = check(&socket, port).and_then(|()| {
         socket.set_cloexec(true)?;
         socket.set_nonblocking(true)?;
-        set_inherited(&socket)
+        set_inherited(&socket, port)
     });
     adopted.map_err(|source| ListenError::Adopt { port: port.number(), source })?;
     Ok(socket)
@@ -83,7 +83,7 @@ fn bind(port: CapturePort, address: SocketAddr) -> io::Result<Socket> {
     // Accepted connections inherit it. Under TPROXY their local port is the application's, which
     // could otherwise not start to listen while they are open.
     socket.set_reuse_address(true)?;
-    set_inherited(&socket)?;
+    set_inherited(&socket, port)?;
     if is_transparent(port) {
         // One flag in the kernel: on an IPv6 socket it holds for IPv4 connections, too.
         match address {
@@ -100,7 +100,11 @@ fn bind(port: CapturePort, address: SocketAddr) -> io::Result<Socket> {
 
 /// Options for the connections that will be accepted: they have them from the listening socket, which
 /// saves five system calls for each.
-fn set_inherited(socket: &Socket) -> io::Result<()> {
+fn set_inherited(socket: &Socket, port: CapturePort) -> io::Result<()> {
+    match port {
+        CapturePort::InboundHbone => socket.set_tcp_notsent_lowat(UNSENT)?,
+        CapturePort::Outbound | CapturePort::InboundPlaintext => {}
+    }
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&KEEPALIVE)
 }

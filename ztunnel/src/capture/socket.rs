@@ -32,7 +32,9 @@ pub fn outbound_socket(pod: &NetworkNamespace, marks: &Marks, domain: Domain) ->
 /// As [`outbound_socket`].
 pub fn tunnel_socket(pod: &NetworkNamespace, marks: &Marks, domain: Domain) -> Result<Socket, SocketError> {
     let socket = outbound_socket(pod, marks, domain)?;
-    socket.set_tcp_user_timeout(Some(SILENCE)).map_err(|source| SocketError::Open { source })?;
+    let failed = |source| SocketError::Open { source };
+    socket.set_tcp_user_timeout(Some(SILENCE)).map_err(failed)?;
+    socket.set_tcp_notsent_lowat(UNSENT).map_err(failed)?;
     Ok(socket)
 }
 
@@ -93,6 +95,11 @@ pub enum SocketError {
         source: io::Error,
     },
 }
+
+/// Octets that may wait in a tunnel's socket without being sent; what is under way does not count. Without
+/// it the kernel takes megabytes of one stream's bulk, and every other stream of the tunnel waits behind
+/// them.
+pub const UNSENT: u32 = 128 * 1024;
 
 /// How long a tunnel's peer may leave sent data unacknowledged.
 pub const SILENCE: Duration = Duration::from_secs(60);

@@ -40,6 +40,9 @@ fn accepted_connections_have_their_options_from_the_listening_socket() {
         for listener in [&agent.outbound, &agent.plaintext, &agent.hbone] {
             let (accepted, _) = accept(listener);
             let options = SockRef::from(&accepted);
+            if std::ptr::eq(listener, &agent.hbone) {
+                assert_eq!(options.tcp_notsent_lowat().unwrap(), socket::UNSENT, "{family:?}");
+            }
             assert!(options.tcp_nodelay().unwrap(), "{family:?}: small writes would wait");
             assert!(options.keepalive().unwrap(), "{family:?}: a client that vanished is never noticed");
             assert_eq!(options.tcp_keepalive_time().unwrap(), Duration::from_secs(180), "{family:?}");
