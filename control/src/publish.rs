@@ -91,21 +91,15 @@ fn replace<T: PartialEq>(channel: &watch::Sender<Arc<T>>, next: T) {
 /// What differs between two generations. Most of one is shared with the other, and encoding is what
 /// costs.
 fn updates<'a>(before: &'a Translated, now: &'a Translated) -> impl Iterator<Item = Update> + 'a {
-    let workloads = differing(
-        [&before.workloads, &now.workloads],
-        Resource::workload,
-        |uid| Update::Remove(ResourceType::Address, uid.to_string()),
-    );
-    let services = differing(
-        [&before.services, &now.services],
-        Resource::service,
-        |name| Update::Remove(ResourceType::Address, name.to_string()),
-    );
-    let policies = differing(
-        [&before.policies, &now.policies],
-        Resource::policy,
-        |name| Update::Remove(ResourceType::Authorization, name.to_string()),
-    );
+    let workloads = differing([&before.workloads, &now.workloads], Resource::workload, |uid| {
+        Update::Remove(ResourceType::Address, uid.to_string())
+    });
+    let services = differing([&before.services, &now.services], Resource::service, |name| {
+        Update::Remove(ResourceType::Address, name.to_string())
+    });
+    let policies = differing([&before.policies, &now.policies], Resource::policy, |name| {
+        Update::Remove(ResourceType::Authorization, name.to_string())
+    });
     workloads.chain(services).chain(policies)
 }
 
