@@ -115,9 +115,21 @@ impl Case {
         all
     }
 
-    /// Whether the case can be taken on a path: Envoy has no way but through a tunnel.
+    /// Whether the case can be taken on a path: Envoy has no way but through a tunnel, and nothing but its
+    /// pool decides whether two connections to one address share one.
     pub(crate) fn exists_on(self, path: Path) -> bool {
-        self != Self::Passthrough || path != Path::Envoy
+        match self {
+            Self::Passthrough | Self::Fairness => path != Path::Envoy,
+            Self::Bulk { .. }
+            | Self::Http { .. }
+            | Self::Paced(_)
+            | Self::ConnectionsWarm
+            | Self::ConnectionsCold
+            | Self::Churn
+            | Self::Delayed { .. }
+            | Self::MemoryIdle
+            | Self::MemoryPerConnection => true,
+        }
     }
 
     /// Whether it is measured again and again; memory is read once.

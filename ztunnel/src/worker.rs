@@ -334,3 +334,22 @@ async fn reauthorize(worker: Rc<Worker>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// What a task keeps for as long as its connection is open.
+    fn size<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Ten thousand idle connections are ten thousand of these: what only opening needs is boxed.
+    #[test]
+    fn the_task_of_an_open_connection_is_small() {
+        for (journey, octets, limit) in [
+            ("outbound", size(crate::outbound::serve), 800),
+            ("plaintext", size(crate::plaintext::serve), 1300),
+        ] {
+            assert!(octets <= limit, "the {journey} journey keeps {octets} octets, {limit} may be");
+        }
+    }
+}

@@ -102,13 +102,10 @@ fn fairness() -> Vec<Row> {
 fn elsewhere() -> Vec<Row> {
     let of = |row, note| Row { row, wanted: Wanted::Elsewhere, note };
     vec![
-        of(
-            "no futex wait and no wake of another worker per request",
-            "counted, not timed: a guard of the test suite",
-        ),
+        of("no futex wait and no wake of another worker per request", "counted by tests/tests/e2e/costs.rs"),
         of("waypoint, one worker", "needs the waypoint; not on the layer-4 path"),
-        of("100,000 workloads in the snapshot", "not on the path of a connection; not in this suite"),
-        of("policy evaluation, 10,000 policies", "a function of values; not in this suite"),
+        of("100,000 workloads in the snapshot", "scripts/bench scale workloads"),
+        of("policy evaluation, 10,000 policies", "scripts/bench scale policies"),
     ]
 }
 
