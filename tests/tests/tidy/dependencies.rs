@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::{must_be_empty, tree};
 
-const PROGRAMS: [&str; 2] = ["ztunnel", "control"];
+const PROGRAMS: [&str; 3] = ["ztunnel", "control", "ambit"];
 /// Members that may use anything, and that nothing uses.
 const ON_TOP: [&str; 2] = ["ambit-tests", "ambit-benches"];
 
 /// What each crate may use of ours, outside of its tests.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("ambit-mesh", &[]),
     ("ambit-proto", &[]),
     ("ambit-xds", &["ambit-mesh", "ambit-proto"]),
@@ -24,6 +24,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("ambit-hbone", &["ambit-mesh", "ambit-identity"]),
     ("ztunnel", LIBRARIES),
     ("control", LIBRARIES),
+    ("ambit", LIBRARIES),
 ];
 
 const LIBRARIES: &[&str] = &[
