@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ambit_kube::Access;
 use ambit_mesh::address::Network;
 use ambit_mesh::identity::TrustDomain;
 use ambit_runtime::config::{Check, CommonFlags, InvalidConfig, parse_duration, serialize_duration};
@@ -20,15 +21,29 @@ use crate::translate::{NetnsAnnotation, Settings};
 #[command(version)]
 #[serde(rename_all = "kebab-case")]
 pub struct Flags {
-    /// Directory of Kubernetes YAML (*.yaml, *.yml, with subdirectories). It is watched.
+    /// Directory of Kubernetes YAML (*.yaml, *.yml, with subdirectories). It is watched. Either this
+    /// or --kubernetes is needed.
     #[arg(long, env = "AMBIT_CONFIG", value_name = "DIR")]
-    pub config: PathBuf,
+    pub config: Option<PathBuf>,
+    /// Read the configuration from a Kubernetes API server: as the ServiceAccount of the pod that
+    /// control runs in, unless --kubeconfig or --context is given.
+    #[arg(long, env = "AMBIT_KUBERNETES")]
+    pub kubernetes: bool,
+    /// The kubeconfig file that says where the API server is.
+    #[arg(long, env = "AMBIT_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig file; without it the current one.
+    #[arg(long, env = "AMBIT_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
+    /// The namespace in which the mesh itself is installed.
+    #[arg(long, env = "AMBIT_NAMESPACE", value_name = "NAME", default_value = "ambit-system")]
+    pub namespace: String,
     /// Print everything that is wrong with the configuration, with file and line, and exit: with 1
     /// if anything is not in force as written.
     #[arg(long)]
     pub check: bool,
-    /// Directory for what control keeps: roots and keys, tokens, statuses.
-    #[arg(long, env = "AMBIT_STATE", value_name = "DIR", required_unless_present = "check")]
+    /// Directory for what control keeps: roots and keys, tokens, statuses. Needed with --config.
+    #[arg(long, env = "AMBIT_STATE", value_name = "DIR")]
     pub state: Option<PathBuf>,
     /// Where xDS and certificates are served.
     #[arg(long, env = "AMBIT_XDS_ADDRESS", value_name = "IP:PORT", default_value = "[::]:15012")]
@@ -78,7 +93,89 @@ pub struct Flags {
     pub common: CommonFlags,
 }
 
+/// What control is to do: exactly one of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Report what is wrong with a directory, and end.
+    Check {
+        /// The directory.
+        config: PathBuf,
+    },
+    /// Serve what a directory says.
+    Directory(DirectoryMode),
+    /// Serve what an API server says.
+    Kubernetes(KubernetesMode),
+}
+
+/// Where everything is when control reads a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryMode {
+    /// The configuration.
+    pub config: PathBuf,
+    /// What control keeps.
+    pub state: PathBuf,
+}
+
+/// Where everything is when control reads an API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesMode {
+    /// The API server.
+    pub access: Access,
+    /// The mesh's own namespace.
+    pub namespace: String,
+    /// What control keeps on disk, if anything.
+    pub state: Option<PathBuf>,
+}
+
 impl Flags {
+    /// What control is to do.
+    ///
+    /// # Errors
+    /// When the flags ask for nothing, or for several things at once.
+    pub fn mode(&self) -> Result<Mode, InvalidConfig> {
+        let mut problems = Vec::new();
+        let mut refuse = |is_wrong: bool, problem: &str| {
+            if is_wrong {
+                problems.push(problem.to_owned());
+            }
+        };
+        refuse(self.config.is_some() == self.kubernetes, "either --config DIR or --kubernetes is needed");
+        if self.kubernetes {
+            refuse(self.check, "--check reads a directory: name it with --config");
+            refuse(
+                self.allow_netns_annotation,
+                "--allow-netns-annotation cannot be used with --kubernetes: whoever can write pods there is \
+                 not trusted with the nodes",
+            );
+        } else {
+            refuse(self.kubeconfig.is_some(), "--kubeconfig needs --kubernetes");
+            refuse(self.context.is_some(), "--context needs --kubernetes");
+            refuse(self.state.is_none() && !self.check, "--state DIR is needed with --config");
+        }
+        if !problems.is_empty() {
+            return Err(InvalidConfig { problems });
+        }
+        Ok(match (&self.config, &self.state) {
+            (Some(config), _) if self.check => Mode::Check { config: config.clone() },
+            (Some(config), Some(state)) => {
+                Mode::Directory(DirectoryMode { config: config.clone(), state: state.clone() })
+            }
+            // A directory without state was refused above.
+            (Some(_), None) | (None, _) => Mode::Kubernetes(KubernetesMode {
+                access: self.access(),
+                namespace: self.namespace.clone(),
+                state: self.state.clone(),
+            }),
+        })
+    }
+
+    fn access(&self) -> Access {
+        match (&self.kubeconfig, &self.context) {
+            (None, None) => Access::InCluster,
+            (file, context) => Access::Kubeconfig { file: file.clone(), context: context.clone() },
+        }
+    }
+
     /// What holds for the whole mesh.
     pub fn settings(&self) -> Settings {
         Settings {
@@ -128,6 +225,31 @@ mod tests {
             assert!(argument.get_help().is_some(), "{id} has no help");
             assert!(argument.get_env().is_some() || id == "check", "{id} has no environment variable");
         }
+    }
+
+    #[test]
+    fn exactly_one_source_of_configuration_is_chosen() {
+        let mode = |arguments: &[&str]| {
+            let mode = Flags::try_parse_from([&["control"], arguments].concat()).unwrap().mode();
+            mode.map_err(|error| error.problems.len())
+        };
+        let directory = DirectoryMode { config: "c".into(), state: "s".into() };
+        assert_eq!(mode(&["--config", "c", "--state", "s"]), Ok(Mode::Directory(directory)));
+        assert_eq!(mode(&["--config", "c", "--check"]), Ok(Mode::Check { config: "c".into() }));
+        let kubernetes = |access, state: Option<&str>| {
+            let (namespace, state) = ("ambit-system".to_owned(), state.map(PathBuf::from));
+            Ok(Mode::Kubernetes(KubernetesMode { access, namespace, state }))
+        };
+        assert_eq!(mode(&["--kubernetes"]), kubernetes(Access::InCluster, None));
+        assert_eq!(mode(&["--kubernetes", "--state", "s"]), kubernetes(Access::InCluster, Some("s")));
+        let named = Access::Kubeconfig { file: Some("k".into()), context: Some("x".into()) };
+        assert_eq!(mode(&["--kubernetes", "--kubeconfig", "k", "--context", "x"]), kubernetes(named, None));
+
+        assert_eq!(mode(&["--state", "s"]), Err(1));
+        assert_eq!(mode(&["--config", "c"]), Err(1));
+        assert_eq!(mode(&["--config", "c", "--kubernetes"]), Err(1));
+        assert_eq!(mode(&["--config", "c", "--state", "s", "--kubeconfig", "k", "--context", "x"]), Err(2));
+        assert_eq!(mode(&["--kubernetes", "--check", "--allow-netns-annotation"]), Err(2));
     }
 
     #[test]

@@ -12,19 +12,15 @@ use std::time::Duration;
 use ambit_runtime::telemetry::{logging, metrics};
 use clap::Parser;
 use control::check::{self, Outcome};
-use control::config::Flags;
-use control::run::{Telemetry, run};
+use control::config::{Flags, Mode};
+use control::run::{Served, Telemetry, run};
 
 /// How long the last log lines may take.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let ended = match &flags.state {
-        Some(state) if !flags.check => serve(&flags, state),
-        Some(_) | None => check_only(&flags),
-    };
-    ended.unwrap_or_else(|error| {
+    run_as(&flags).unwrap_or_else(|error| {
         let causes = successors(Some(error.as_ref() as &dyn Error), |&error| error.source());
         let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
         // Standard error is the last place to complain to.
@@ -33,20 +29,28 @@ fn main() -> ExitCode {
     })
 }
 
-fn check_only(flags: &Flags) -> Result<ExitCode, Box<dyn Error>> {
-    Ok(match check::check(&flags.config, &flags.settings(), &mut io::stdout().lock())? {
+fn run_as(flags: &Flags) -> Result<ExitCode, Box<dyn Error>> {
+    match flags.mode()? {
+        Mode::Check { config } => check_only(flags, &config),
+        Mode::Directory(mode) => serve(flags, Served::Directory(mode)),
+        Mode::Kubernetes(mode) => serve(flags, Served::Kubernetes(mode)),
+    }
+}
+
+fn check_only(flags: &Flags, config: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    Ok(match check::check(config, &flags.settings(), &mut io::stdout().lock())? {
         Outcome::Clean => ExitCode::SUCCESS,
         Outcome::Broken => ExitCode::FAILURE,
     })
 }
 
-fn serve(flags: &Flags, state: &Path) -> Result<ExitCode, Box<dyn Error>> {
+fn serve(flags: &Flags, served: Served) -> Result<ExitCode, Box<dyn Error>> {
     let logging = logging::install(flags.common.log_format, flags.common.log_level.clone())?;
     let metrics = metrics::install("control", metrics::Settings::default())?;
     control::telemetry::describe();
     let telemetry = Telemetry { logging, metrics };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(run(flags, state, &telemetry));
+    let ended = runtime.block_on(run(flags, served, &telemetry));
     telemetry.logging.flush(FLUSH_TIMEOUT);
     ended?;
     Ok(ExitCode::SUCCESS)

@@ -21,24 +21,30 @@ use crate::translate::{Settings, Translator};
 #[derive(Debug)]
 pub struct Pipeline {
     inputs: Inputs,
-    memory: Memory,
+    memory: Option<Memory>,
     settings: Settings,
     translator: Translator,
-    token_files: TokenFiles,
-    tokens: watch::Sender<Arc<NodeTokens>>,
+    node_tokens: Option<(TokenFiles, watch::Sender<Arc<NodeTokens>>)>,
     publisher: Publisher,
 }
 
 impl Pipeline {
-    /// A pipeline through which nothing has run. `inputs` knows what `memory` remembers.
-    pub fn new(
-        (inputs, memory): (Inputs, Memory),
-        settings: Settings,
-        token_files: TokenFiles,
-        tokens: watch::Sender<Arc<NodeTokens>>,
-        publisher: Publisher,
-    ) -> Self {
-        Self { inputs, memory, settings, translator: Translator::default(), token_files, tokens, publisher }
+    /// A pipeline through which nothing has run.
+    pub fn new(settings: Settings, publisher: Publisher) -> Self {
+        let (inputs, translator) = (Inputs::default(), Translator::default());
+        Self { inputs, memory: None, settings, translator, node_tokens: None, publisher }
+    }
+
+    /// Keeps last good versions on disk. `inputs` knows what `memory` remembers.
+    #[must_use]
+    pub fn remembering(self, (inputs, memory): (Inputs, Memory)) -> Self {
+        Self { inputs, memory: Some(memory), ..self }
+    }
+
+    /// Gives every Node object a token of its own.
+    #[must_use]
+    pub fn with_node_tokens(self, files: TokenFiles, tokens: watch::Sender<Arc<NodeTokens>>) -> Self {
+        Self { node_tokens: Some((files, tokens)), ..self }
     }
 
     /// Applies batches until the source is gone. It blocks: run it on a thread of its own.
@@ -56,11 +62,7 @@ impl Pipeline {
         let changed: BTreeSet<_> = batch.events.iter().map(|event| event.key().clone()).collect();
         self.inputs.apply(batch);
         let translated = self.translator.translate(&self.inputs, &changed, &self.settings);
-        let nodes = self
-            .inputs
-            .of_cluster()
-            .filter(|(key, entry)| key.kind == Kind::Known(KnownKind::Node) && entry.object().is_some());
-        self.tokens.send_replace(Arc::new(self.token_files.of(nodes.map(|(key, _)| key.name.clone()))));
+        self.update_node_tokens();
         let (workloads, services, policies) =
             (translated.workloads.len(), translated.services.len(), translated.policies.len());
         self.publisher.publish(self.inputs.clone(), translated);
@@ -68,7 +70,19 @@ impl Pipeline {
         telemetry::applied(&self.inputs, elapsed);
         tracing::info!(events, workloads, services, policies, ?elapsed, "configuration published");
         // Last: nobody waits for it.
-        self.memory.keep(&self.inputs, &changed);
+        if let Some(memory) = &mut self.memory {
+            memory.keep(&self.inputs, &changed);
+        }
+    }
+
+    /// Before anything is published: an agent that learns of a workload has to be able to call.
+    fn update_node_tokens(&self) {
+        let Some((files, tokens)) = &self.node_tokens else { return };
+        let nodes = self
+            .inputs
+            .of_cluster()
+            .filter(|(key, entry)| key.kind == Kind::Known(KnownKind::Node) && entry.object().is_some());
+        tokens.send_replace(Arc::new(files.of(nodes.map(|(key, _)| key.name.clone()))));
     }
 }
 

@@ -2,13 +2,13 @@
 //! and takes them apart.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ambit_identity::clock::WallClock;
+use ambit_kube::ConnectError;
 use ambit_runtime::admin::{self, Reply, Router};
 use ambit_runtime::config::{InvalidConfig, effective};
 use ambit_runtime::drain::{self, DrainWatch};
@@ -25,16 +25,16 @@ use crate::ca::current::CurrentAuthority;
 use crate::ca::service::CertificateService;
 use crate::ca::serving::{ServingCertificate, ServingError};
 use crate::ca::tokens::NodeTokens;
-use crate::config::Flags;
+use crate::config::{DirectoryMode, Flags, KubernetesMode};
 use crate::listener::{self, BindError};
-use crate::memory::Memory;
 use crate::pipeline::Pipeline;
 use crate::publish::{self, Published};
-use crate::source::Batch;
-use crate::source::dir::DirSource;
-use crate::state::{self, Access, FileSet, StateError};
+use crate::source::{Batch, Running, Source};
+use crate::state::{FileSet, StateError};
 use crate::status;
-use crate::tokens::TokenFiles;
+
+mod directory;
+mod kubernetes;
 
 /// Batches that wait to be applied. The source blocks when it is full, and reads fewer, larger ones.
 const BATCH_QUEUE: usize = 4;
@@ -52,6 +52,8 @@ pub enum RunError {
     State(#[from] StateError),
     #[error("the certificate authority cannot be opened")]
     Authority(#[from] AuthorityError),
+    #[error("the API server cannot be reached")]
+    Kubernetes(#[from] ConnectError),
     #[error("no certificate for --xds-name")]
     Serving(#[from] ServingError),
     #[error(transparent)]
@@ -77,36 +79,59 @@ pub struct Telemetry {
     pub metrics: metrics::Metrics,
 }
 
+/// Where the configuration comes from that is served.
+#[derive(Debug)]
+pub enum Served {
+    /// A directory.
+    Directory(DirectoryMode),
+    /// An API server.
+    Kubernetes(KubernetesMode),
+}
+
+/// What differs between the modes: each brings its own.
+struct Parts {
+    authority: CurrentAuthority,
+    /// Who may call.
+    tokens: watch::Receiver<Arc<NodeTokens>>,
+    pipeline: Pipeline,
+    source: Source,
+    /// Where statuses are written as files, if anywhere.
+    status_files: Option<FileSet>,
+}
+
 /// Runs control until it is told to end.
 ///
 /// # Errors
 /// When a part cannot be started, or ends by itself.
-pub async fn run(flags: &Flags, state: &Path, telemetry: &Telemetry) -> Result<(), RunError> {
-    let mut shutdown = shutdown::signals().map_err(RunError::Signals)?;
+pub async fn run(flags: &Flags, served: Served, telemetry: &Telemetry) -> Result<(), RunError> {
+    let shutdown = shutdown::signals().map_err(RunError::Signals)?;
+    let (publisher, published) = publish::channel();
+    let pipeline = Pipeline::new(flags.settings(), publisher);
+    let parts = match &served {
+        Served::Directory(mode) => directory::prepare(flags, mode, pipeline)?,
+        Served::Kubernetes(mode) => kubernetes::prepare(flags, mode, pipeline).await?,
+    };
+    serve(flags, telemetry, parts, published, shutdown).await
+}
+
+async fn serve(
+    flags: &Flags,
+    telemetry: &Telemetry,
+    parts: Parts,
+    mut published: Published,
+    mut shutdown: Shutdown,
+) -> Result<(), RunError> {
+    let Parts { authority, tokens, pipeline, source, status_files } = parts;
     let lifetimes = flags.lifetimes()?;
-    state::make_directory(state, Access::Public)?;
-    let authority = CurrentAuthority::open(&flags.authority(), state)?;
     let certificate =
         ServingCertificate::start(authority.subscribe(), &flags.xds_name, WallClock::default())?;
     let grpc_listener = listener::bind(flags.xds_address)?;
 
-    let (tokens, known_tokens) = watch::channel(Arc::<NodeTokens>::default());
-    let (publisher, mut published) = publish::channel();
-    let token_files = TokenFiles::open(state.join("tokens"))?;
-    let (status_files, _) = FileSet::open(state.join("status"), Access::Public)?;
-    let pipeline = Pipeline::new(
-        Memory::open(state.join("last-good"))?,
-        flags.settings(),
-        token_files,
-        tokens,
-        publisher,
-    );
-
-    let discovery = DiscoveryService::new(published.resources.clone(), authenticator(known_tokens.clone()));
+    let discovery = DiscoveryService::new(published.resources.clone(), authenticator(tokens.clone()));
     let subscribers = discovery.subscribers();
     let certificates = CertificateService {
         authority: authority.subscribe(),
-        tokens: known_tokens,
+        tokens,
         identities: published.identities.clone(),
         lifetimes,
     };
@@ -117,9 +142,11 @@ pub async fn run(flags: &Flags, state: &Path, telemetry: &Telemetry) -> Result<(
     let pages = Pages { flags, telemetry, readiness: &readiness, published: &published };
     pages.serve(&subscribers, &shutdown, &mut tasks)?;
     tasks.spawn(crate::telemetry::watch(subscribers.clone()));
-    tasks.spawn(status::keep_written(status_files, published.generation.clone(), subscribers));
+    if let Some(files) = status_files {
+        tasks.spawn(status::keep_written(files, published.generation.clone(), subscribers));
+    }
 
-    let configured = Configured::start(flags, pipeline)?;
+    let configured = Configured::start(source, pipeline)?;
     tokio::select! {
         first = published.first() => first.map_err(|_| RunError::PipelineDied)?,
         _ = shutdown.requested() => return Ok(()),
@@ -152,17 +179,17 @@ pub async fn run(flags: &Flags, state: &Path, telemetry: &Telemetry) -> Result<(
     Ok(())
 }
 
-/// The two threads that turn files into generations. Dropping it ends them, and with them whatever
+/// The two threads that turn what is written into generations. Dropping it ends them, and with them whatever
 /// waits for generations.
 struct Configured {
-    source: Option<DirSource>,
+    source: Option<Running>,
     pipeline: Option<JoinHandle<()>>,
 }
 
 impl Configured {
-    fn start(flags: &Flags, pipeline: Pipeline) -> Result<Self, RunError> {
+    fn start(source: Source, pipeline: Pipeline) -> Result<Self, RunError> {
         let (batches, to_apply): (_, Receiver<Batch>) = sync_channel(BATCH_QUEUE);
-        let source = DirSource::start(flags.config.clone(), batches).map_err(RunError::Thread)?;
+        let source = source.start(batches).map_err(RunError::Thread)?;
         let thread = std::thread::Builder::new().name("config".to_owned());
         let pipeline = thread.spawn(move || pipeline.run(&to_apply)).map_err(RunError::Thread)?;
         Ok(Self { source: Some(source), pipeline: Some(pipeline) })

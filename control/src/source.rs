@@ -1,10 +1,16 @@
 //! Where objects come from.
 //!
 //! A source tells what changed in batches; a batch is applied as a whole, so that what is published
-//! never mixes two states of the configuration. `dir` reads a directory of Kubernetes YAML.
+//! never mixes two states of the configuration. `dir` reads a directory of Kubernetes YAML, `kube`
+//! an API server.
 
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use ambit_kube::Access;
 
 use crate::objects::{Object, ObjectKey};
 
@@ -12,10 +18,42 @@ pub mod catalog;
 pub mod dir;
 pub mod document;
 mod glean;
+pub mod kube;
 pub mod reading;
 pub mod scan;
 mod settle;
 pub mod yaml;
+
+/// A place that objects come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A directory of Kubernetes YAML.
+    Directory(PathBuf),
+    /// An API server.
+    Kubernetes(Access),
+}
+
+/// A source that sends batches. Dropping it ends that.
+#[derive(Debug)]
+pub enum Running {
+    /// See [`Source::Directory`].
+    Directory(dir::DirSource),
+    /// See [`Source::Kubernetes`].
+    Kubernetes(kube::KubeSource),
+}
+
+impl Source {
+    /// Begins to send what there is, and then what changes, on a thread of its own.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(self, batches: SyncSender<Batch>) -> io::Result<Running> {
+        Ok(match self {
+            Self::Directory(root) => Running::Directory(dir::DirSource::start(root, batches)?),
+            Self::Kubernetes(access) => Running::Kubernetes(kube::KubeSource::start(access, batches)?),
+        })
+    }
+}
 
 /// What changed since the batch before. The first batch of a source holds everything there is.
 #[derive(Clone, Debug, Default)]

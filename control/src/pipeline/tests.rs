@@ -61,7 +61,8 @@ impl Control {
         let (publisher, published) = publish::channel();
         let memory = Memory::open(path("last-good")).unwrap();
         let token_files = TokenFiles::open(path("tokens")).unwrap();
-        let pipeline = Pipeline::new(memory, settings, token_files, tokens, publisher);
+        let pipeline =
+            Pipeline::new(settings, publisher).remembering(memory).with_node_tokens(token_files, tokens);
         let (batches, to_apply) = sync_channel(1);
         let source = DirSource::start(path("config"), batches).unwrap();
         // Ends with the source.

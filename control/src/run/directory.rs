@@ -1,0 +1,30 @@
+//! The parts of control that reads a directory: everything it keeps is in the state directory.
+
+use tokio::sync::watch;
+
+use super::{Parts, RunError};
+use crate::ca::current::CurrentAuthority;
+use crate::config::{DirectoryMode, Flags};
+use crate::memory::Memory;
+use crate::pipeline::Pipeline;
+use crate::source::Source;
+use crate::state::{self, Access, FileSet};
+use crate::tokens::TokenFiles;
+
+pub(super) fn prepare(flags: &Flags, mode: &DirectoryMode, pipeline: Pipeline) -> Result<Parts, RunError> {
+    let state = mode.state.as_path();
+    state::make_directory(state, Access::Public)?;
+    let authority = CurrentAuthority::open(&flags.authority(), state)?;
+    let (tokens, known_tokens) = watch::channel(Default::default());
+    let (status_files, _) = FileSet::open(state.join("status"), Access::Public)?;
+    let pipeline = pipeline
+        .remembering(Memory::open(state.join("last-good"))?)
+        .with_node_tokens(TokenFiles::open(state.join("tokens"))?, tokens);
+    Ok(Parts {
+        authority,
+        tokens: known_tokens,
+        pipeline,
+        source: Source::Directory(mode.config.clone()),
+        status_files: Some(status_files),
+    })
+}
