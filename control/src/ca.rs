@@ -15,6 +15,7 @@ pub mod current;
 pub mod grant;
 pub mod key_proof;
 pub mod lifetime;
+pub mod parts;
 pub mod service;
 pub mod serving;
 pub mod tokens;
@@ -22,7 +23,9 @@ pub mod tokens;
 mod files;
 mod issuing_key;
 mod leaf;
-mod own_root;
+pub(crate) mod own_root;
 
 #[cfg(test)]
-mod testing;
+mod rotation;
+#[cfg(test)]
+pub(crate) mod testing;

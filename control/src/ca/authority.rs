@@ -3,7 +3,6 @@
 //! It does not decide who gets what: [`Authority::issue`] takes a [`Grant`] and a [`ProvenKey`].
 
 use std::fmt;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ambit_identity::certificate::WorkloadCertificate;
@@ -17,13 +16,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::files::{AuthorityFiles, Contents};
 use super::grant::Grant;
 use super::issuing_key::IssuingKey;
 use super::key_proof::ProvenKey;
 use super::leaf;
 pub use super::leaf::Issued;
 use super::lifetime::{Lifetimes, Validity};
+use super::parts::{Part, Parts};
 pub use error::{AuthorityError, IssueError, TrialError};
 
 mod error;
@@ -45,23 +44,26 @@ pub struct Authority {
 impl Authority {
     /// Checks that the parts belong together, the last time by issuing a certificate for trial and
     /// verifying it as a workload would.
-    pub(super) fn load(
-        files: &AuthorityFiles,
-        contents: &Contents,
-        now: SystemTime,
-    ) -> Result<Self, AuthorityError> {
-        let certificate = certificates(&files.certificate, &contents.certificate)?.swap_remove(0);
-        let (key, not_after) = issuing_key(files, &certificate, key(&files.key, &contents.key)?, now)?;
-        let roots = certificates(&files.roots, &contents.roots)?;
-        let chain = match &files.chain {
-            Some(path) if !contents.chain.is_empty() => certificates(path, &contents.chain)?,
-            Some(_) | None => Vec::new(),
-        };
+    pub(crate) fn load(parts: &Parts, now: SystemTime) -> Result<Self, AuthorityError> {
+        let mut chain = certificates(&parts.certificate)?;
+        let certificate = chain.remove(0);
+        let (key, not_after) = issuing_key(parts, &certificate, now)?;
+        let mut roots = Vec::new();
+        for part in &parts.roots {
+            for root in certificates(part)? {
+                if !roots.contains(&root) {
+                    roots.push(root);
+                }
+            }
+        }
+        if let Some(more) = &parts.chain {
+            chain.extend(certificates(more)?);
+        }
         let authority =
             Self { key, not_after, intermediates: intermediates(certificate, chain, &roots), roots };
         authority.try_out(now).map_err(|source| AuthorityError::Trial {
-            certificate: files.certificate.clone(),
-            roots: files.roots.clone(),
+            certificate: parts.certificate.place.clone(),
+            roots: parts.roots.iter().map(|part| part.place.to_string()).collect::<Vec<_>>().join(" and "),
             source: source.into(),
         })?;
         Ok(authority)
@@ -82,6 +84,11 @@ impl Authority {
     ) -> Result<Issued, IssueError> {
         let validity = lifetimes.validity(ttl_seconds, self.not_after, now)?;
         self.sign_workload(grant.identity(), key.public_key(), validity, rng)
+    }
+
+    /// Whether nobody who trusts the roots of one alone would believe what the other issues.
+    pub(crate) fn shares_no_root_with(&self, other: &Self) -> bool {
+        !self.roots.iter().any(|root| other.roots.contains(root))
     }
 
     /// All roots, as one PEM text.
@@ -152,42 +159,42 @@ pub(super) struct Serving {
     pub(super) not_after: SystemTime,
 }
 
-fn certificates(path: &Path, content: &[u8]) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(content).collect();
-    let bad = || AuthorityError::Certificates { path: path.to_owned() };
+fn certificates(part: &Part) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&part.content).collect();
+    let bad = || AuthorityError::Certificates { place: part.place.clone() };
     found.ok().filter(|found| !found.is_empty()).ok_or_else(bad)
 }
 
-fn key(path: &Path, content: &[u8]) -> Result<KeyPair, AuthorityError> {
-    PrivateKeyDer::from_pem_slice(content)
+fn key(part: &Part) -> Result<KeyPair, AuthorityError> {
+    PrivateKeyDer::from_pem_slice(&part.content)
         .ok()
         .and_then(|der| KeyPair::try_from(&der).ok())
-        .ok_or_else(|| AuthorityError::Key { path: path.to_owned() })
+        .ok_or_else(|| AuthorityError::Key { place: part.place.clone() })
 }
 
 /// The key with its certificate's name, and when that expires.
 fn issuing_key(
-    files: &AuthorityFiles,
+    parts: &Parts,
     certificate: &CertificateDer<'_>,
-    key: KeyPair,
     now: SystemTime,
 ) -> Result<(IssuingKey, SystemTime), AuthorityError> {
-    let path = || files.certificate.clone();
-    let (_, parsed) =
-        X509Certificate::from_der(certificate).map_err(|_| AuthorityError::Certificates { path: path() })?;
+    let place = || parts.certificate.place.clone();
+    let key = key(&parts.key)?;
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|_| AuthorityError::Certificates { place: place() })?;
     if parsed.public_key().subject_public_key.data != key.der_bytes() {
-        return Err(AuthorityError::OtherKey { key: files.key.clone(), certificate: path() });
+        return Err(AuthorityError::OtherKey { key: parts.key.place.clone(), certificate: place() });
     }
     let is_ca = matches!(parsed.basic_constraints(), Ok(Some(constraints)) if constraints.value.ca);
     let may_sign =
         parsed.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()));
     if !(is_ca && may_sign) {
-        return Err(AuthorityError::NotAuthority { path: path() });
+        return Err(AuthorityError::NotAuthority { place: place() });
     }
     let [not_before, not_after] = [parsed.validity().not_before, parsed.validity().not_after]
         .map(|time| UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0)));
     if now < not_before || now >= not_after {
-        return Err(AuthorityError::NotValidNow { path: path() });
+        return Err(AuthorityError::NotValidNow { place: place() });
     }
     Ok((IssuingKey::new(&parsed, key), not_after))
 }

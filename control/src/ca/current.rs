@@ -13,8 +13,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::authority::{Authority, AuthorityError};
-use super::files::{AuthorityFiles, Contents, finish, prepare, read_if_present};
+use super::files::{finish, plugged_in, prepare, read_if_present};
 use super::own_root;
+use super::parts::{Parts, ROOT_CERT};
 
 /// How often a plugged-in CA's files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -25,7 +26,8 @@ const ROOTS_MODE: u32 = 0o644;
 pub enum Origin {
     /// A root of control's own in the state directory.
     OwnRoot,
-    /// A directory with `root-cert.pem`, `ca-cert.pem`, `ca-key.pem` and `cert-chain.pem`.
+    /// A directory in Istio's layout (`root-cert.pem`, `ca-cert.pem`, `ca-key.pem`, `cert-chain.pem`)
+    /// or in cert-manager's (`tls.crt`, `tls.key`, `ca.crt`).
     PluggedIn(PathBuf),
 }
 
@@ -43,18 +45,31 @@ impl CurrentAuthority {
     /// # Errors
     /// When the files are damaged; nothing is replaced then.
     pub fn open(origin: &Origin, state: &Path) -> Result<Self, AuthorityError> {
-        let now = SystemTime::now();
         match origin {
             Origin::OwnRoot => {
-                let (authority, _) = Source::open(own_root::ensure(state, now)?, state, now)?;
+                let now = SystemTime::now();
+                let authority = Authority::load(&own_root::open(state, now)?, now)?;
+                write_roots(state, &authority)?;
                 Ok(Self { current: watch::channel(Arc::new(authority)).1, watching: None })
             }
-            Origin::PluggedIn(directory) => {
-                let (authority, source) = Source::open(AuthorityFiles::plugged_in(directory), state, now)?;
-                let (publish, current) = watch::channel(Arc::new(authority));
-                Ok(Self { current, watching: Some(tokio::spawn(source.watch(publish))) })
-            }
+            Origin::PluggedIn(directory) => Self::open_directory(directory, Some(state)),
         }
+    }
+
+    /// Opens the authority that is plugged in at `directory`, and writes its roots to `state` if that
+    /// is given. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the files are damaged.
+    pub fn open_directory(directory: &Path, state: Option<&Path>) -> Result<Self, AuthorityError> {
+        let (authority, source) = Source::open(directory, state, SystemTime::now())?;
+        let (publish, current) = watch::channel(Arc::new(authority));
+        Ok(Self::followed(current, tokio::spawn(source.watch(publish))))
+    }
+
+    /// The authority that `following` keeps up to date.
+    pub(crate) fn followed(current: watch::Receiver<Arc<Authority>>, following: JoinHandle<()>) -> Self {
+        Self { current, watching: Some(following) }
     }
 
     /// The authority, now and after each replacement. It stays readable when this value is dropped,
@@ -74,21 +89,22 @@ impl Drop for CurrentAuthority {
 
 /// Files that were loaded once and may change.
 struct Source {
-    files: AuthorityFiles,
-    state: PathBuf,
-    seen: Contents,
+    directory: PathBuf,
+    state: Option<PathBuf>,
+    seen: Parts,
 }
 
 impl Source {
     fn open(
-        files: AuthorityFiles,
-        state: &Path,
+        directory: &Path,
+        state: Option<&Path>,
         now: SystemTime,
     ) -> Result<(Authority, Self), AuthorityError> {
-        let seen = files.read()?;
-        let authority = Authority::load(&files, &seen, now)?;
-        write_roots(state, &authority)?;
-        Ok((authority, Self { files, state: state.to_owned(), seen }))
+        let seen = plugged_in(directory)?;
+        let authority = Authority::load(&seen, now)?;
+        let this = Self { directory: directory.to_owned(), state: state.map(Path::to_owned), seen };
+        this.write_roots(&authority)?;
+        Ok((authority, this))
     }
 
     async fn watch(mut self, publish: watch::Sender<Arc<Authority>>) {
@@ -99,8 +115,7 @@ impl Source {
             match self.look(SystemTime::now()) {
                 Ok(None) => {}
                 Ok(Some(authority)) => {
-                    info!(?authority, "the plugged-in CA was replaced");
-                    publish.send_replace(Arc::new(authority));
+                    replace(&publish, authority, "the plugged-in CA");
                 }
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
@@ -115,20 +130,36 @@ impl Source {
 
     /// The authority that the files now make, if they have changed since they were last looked at.
     fn look(&mut self, now: SystemTime) -> Result<Option<Authority>, AuthorityError> {
-        let contents = self.files.read()?;
-        if contents == self.seen {
+        let parts = plugged_in(&self.directory)?;
+        if parts == self.seen {
             return Ok(None);
         }
-        self.seen = contents;
-        let authority = Authority::load(&self.files, &self.seen, now)?;
-        write_roots(&self.state, &authority)?;
+        self.seen = parts;
+        let authority = Authority::load(&self.seen, now)?;
+        self.write_roots(&authority)?;
         Ok(Some(authority))
     }
+
+    fn write_roots(&self, authority: &Authority) -> Result<(), AuthorityError> {
+        self.state.as_ref().map_or(Ok(()), |state| write_roots(state, authority))
+    }
+}
+
+/// Puts an authority in force, and says so if that can cut anybody off.
+pub(crate) fn replace(publish: &watch::Sender<Arc<Authority>>, next: Authority, what: &str) {
+    if publish.borrow().shares_no_root_with(&next) {
+        warn!(
+            "{what} has other roots than before and none in common: until all certificates are renewed, \
+             workloads with old and new ones do not trust each other; keep the old root in the bundle meanwhile"
+        );
+    }
+    info!(authority = ?next, "{what} was replaced");
+    publish.send_replace(Arc::new(next));
 }
 
 /// The file is made from the authority, so it follows it; nothing is read from it.
 fn write_roots(state: &Path, authority: &Authority) -> Result<(), AuthorityError> {
-    let path = state.join("root-cert.pem");
+    let path = state.join(ROOT_CERT);
     let roots = authority.roots_pem();
     if read_if_present(&path)?.as_deref() == Some(roots.as_bytes()) {
         return Ok(());

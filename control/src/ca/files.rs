@@ -6,52 +6,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::authority::AuthorityError;
+use super::parts::{Parts, Place};
 
-/// Where the parts of an authority are, by the names that Istio gives them.
-#[derive(Clone, Debug)]
-pub(super) struct AuthorityFiles {
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
-    pub(super) roots: PathBuf,
-    /// What lies between the issuing certificate and a root; the file may be absent.
-    pub(super) chain: Option<PathBuf>,
-}
-
-impl AuthorityFiles {
-    /// A directory made by an administrator, such as a mounted `cacerts` secret.
-    pub(super) fn plugged_in(directory: &Path) -> Self {
-        Self {
-            certificate: directory.join("ca-cert.pem"),
-            key: directory.join("ca-key.pem"),
-            roots: directory.join("root-cert.pem"),
-            chain: Some(directory.join("cert-chain.pem")),
-        }
-    }
-
-    /// A root of control's own, which is its own issuing certificate.
-    pub(super) fn own(state: &Path) -> Self {
-        let certificate = state.join("ca-cert.pem");
-        Self { roots: certificate.clone(), certificate, key: state.join("ca-key.pem"), chain: None }
-    }
-
-    pub(super) fn read(&self) -> Result<Contents, AuthorityError> {
-        let chain = self.chain.as_ref().map(|path| read_if_present(path)).transpose()?;
-        Ok(Contents {
-            certificate: read(&self.certificate)?,
-            key: read(&self.key)?,
-            roots: read(&self.roots)?,
-            chain: chain.flatten().unwrap_or_default(),
-        })
-    }
-}
-
-/// What the files hold. Has the key in it, so it cannot be printed.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Contents {
-    pub(super) certificate: Vec<u8>,
-    pub(super) key: Vec<u8>,
-    pub(super) roots: Vec<u8>,
-    pub(super) chain: Vec<u8>,
+/// The parts in a directory that an administrator made, such as a mounted Secret.
+pub(super) fn plugged_in(directory: &Path) -> Result<Parts, AuthorityError> {
+    Parts::named(|name| {
+        let path = directory.join(name);
+        let content = read_if_present(&path)?;
+        Ok((Place::from(path.as_path()), content))
+    })
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, AuthorityError> {

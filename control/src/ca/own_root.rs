@@ -13,8 +13,9 @@ use rcgen::{
 };
 
 use super::authority::AuthorityError;
-use super::files::{AuthorityFiles, finish, prepare, unfinished};
+use super::files::{finish, prepare, read, unfinished};
 use super::leaf;
+use super::parts::{CA_CERT, CA_KEY, Part, Parts, Place};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Ten years: an own root is replaced by plugging in another, not by waiting.
@@ -24,30 +25,43 @@ const BACKDATED: Duration = DAY;
 const KEY_MODE: u32 = 0o600;
 const CERTIFICATE_MODE: u32 = 0o644;
 
-/// The files of the own root in `state`, made if neither is there.
-pub(super) fn ensure(state: &Path, now: SystemTime) -> Result<AuthorityFiles, AuthorityError> {
-    let files = AuthorityFiles::own(state);
-    match (files.certificate.exists(), files.key.exists()) {
+/// A root as PEM. Has the key in it, so it cannot be printed.
+pub(crate) struct NewRoot {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+/// Makes a root that nobody knows so far.
+pub(crate) fn generate(now: SystemTime) -> Result<NewRoot, AuthorityError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Create)?;
+    let certificate = params(now).self_signed(&key).map_err(AuthorityError::Create)?;
+    Ok(NewRoot { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+/// The own root in `state`, made if neither of its files is there.
+pub(super) fn open(state: &Path, now: SystemTime) -> Result<Parts, AuthorityError> {
+    let (certificate, key) = (state.join(CA_CERT), state.join(CA_KEY));
+    match (certificate.exists(), key.exists()) {
         (true, true) => {}
-        (false, false) => create(&files, now)?,
-        (true, false) if unfinished(&files.key).exists() => finish(&files.key)?,
-        (true, false) => return Err(half(&files.certificate, &files.key)),
-        (false, true) => return Err(half(&files.key, &files.certificate)),
+        (false, false) => create(&certificate, &key, now)?,
+        (true, false) if unfinished(&key).exists() => finish(&key)?,
+        (true, false) => return Err(half(&certificate, &key)),
+        (false, true) => return Err(half(&key, &certificate)),
     }
-    Ok(files)
+    let part = |path: &Path| Ok(Part::new(Place::from(path), read(path)?));
+    Ok(Parts::of_root(part(&certificate)?, part(&key)?))
 }
 
 fn half(present: &Path, missing: &Path) -> AuthorityError {
     AuthorityError::Half { present: present.to_owned(), missing: missing.to_owned() }
 }
 
-fn create(files: &AuthorityFiles, now: SystemTime) -> Result<(), AuthorityError> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Create)?;
-    let certificate = params(now).self_signed(&key).map_err(AuthorityError::Create)?;
-    prepare(&files.certificate, certificate.pem().as_bytes(), CERTIFICATE_MODE)?;
-    prepare(&files.key, key.serialize_pem().as_bytes(), KEY_MODE)?;
-    finish(&files.certificate)?;
-    finish(&files.key)
+fn create(certificate: &Path, key: &Path, now: SystemTime) -> Result<(), AuthorityError> {
+    let root = generate(now)?;
+    prepare(certificate, root.certificate.as_bytes(), CERTIFICATE_MODE)?;
+    prepare(key, root.key.as_bytes(), KEY_MODE)?;
+    finish(certificate)?;
+    finish(key)
 }
 
 fn params(now: SystemTime) -> CertificateParams {

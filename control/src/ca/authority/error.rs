@@ -7,6 +7,7 @@ use ambit_identity::certificate::CertificateRefused;
 use ambit_identity::csr::RequestFailed;
 
 use crate::ca::lifetime::IssuerExpires;
+use crate::ca::parts::Place;
 
 /// A certificate could not be issued.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +34,7 @@ pub enum TrialError {
     Refused(#[from] CertificateRefused),
 }
 
-/// Why there is no authority. Each names the file to look at.
+/// Why there is no authority. Each names the place to look at.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// A file cannot be read.
@@ -65,45 +66,53 @@ pub enum AuthorityError {
     /// No root can be made.
     #[error("no root can be made")]
     Create(#[source] rcgen::Error),
-    /// A file holds no certificates.
-    #[error("{path} holds no readable PEM certificates", path = path.display())]
-    Certificates {
-        /// The file.
-        path: PathBuf,
+    /// A part is not there.
+    #[error("{place} is missing")]
+    Missing {
+        /// Where it should be kept.
+        place: Place,
     },
-    /// A file holds no private key.
-    #[error("{path} holds no readable PEM private key: RSA, P-256, P-384 and P-521 are understood", path = path.display())]
+    /// A part holds no certificates.
+    #[error("{place} holds no readable PEM certificates")]
+    Certificates {
+        /// Where it is kept.
+        place: Place,
+    },
+    /// A part holds no private key.
+    #[error("{place} holds no readable PEM private key: RSA, P-256, P-384 and P-521 are understood")]
     Key {
-        /// The file.
-        path: PathBuf,
+        /// Where it is kept.
+        place: Place,
     },
     /// Key and certificate are two things.
-    #[error("{key} is not the key of {certificate}", key = key.display(), certificate = certificate.display())]
+    #[error("{key} is not the key of {certificate}")]
     OtherKey {
-        /// The key's file.
-        key: PathBuf,
-        /// The certificate's file.
-        certificate: PathBuf,
+        /// Where the key is kept.
+        key: Place,
+        /// Where the certificate is kept.
+        certificate: Place,
     },
     /// The certificate may not sign others.
-    #[error("{path} is not a CA certificate: it needs CA:TRUE and, where key usage is given, keyCertSign", path = path.display())]
+    #[error("{place} is not a CA certificate: it needs CA:TRUE and, where key usage is given, keyCertSign")]
     NotAuthority {
-        /// The file.
-        path: PathBuf,
+        /// Where it is kept.
+        place: Place,
     },
     /// The certificate is not valid now.
-    #[error("{path} is not valid now: check its dates and this machine's clock", path = path.display())]
+    #[error("{place} is not valid now: check its dates and this machine's clock")]
     NotValidNow {
-        /// The file.
-        path: PathBuf,
+        /// Where it is kept.
+        place: Place,
     },
     /// A workload would not accept what is issued.
-    #[error("certificates issued by {certificate} do not verify against {roots}: check that the chain file leads from one to the other", certificate = certificate.display(), roots = roots.display())]
+    #[error(
+        "certificates issued by {certificate} do not verify against {roots}: check that the chain leads from one to the other"
+    )]
     Trial {
-        /// The issuing certificate's file.
-        certificate: PathBuf,
-        /// The roots' file.
-        roots: PathBuf,
+        /// Where the issuing certificate is kept.
+        certificate: Place,
+        /// Where the roots are kept.
+        roots: String,
         /// What was wrong.
         #[source]
         source: Box<TrialError>,

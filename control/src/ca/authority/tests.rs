@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use ambit_identity::certificate::CertificateRefused;
 use ambit_identity::csr::CertificateRequest;
@@ -130,8 +131,8 @@ fn a_plugged_in_ca_issues_with_its_chain_and_all_its_roots() {
         // Istio's chain files begin with the issuing certificate and may end with the root.
         for chain in [&[&middle][..], &[&issuing, &middle], &[&issuing, &middle, &root]] {
             let directory = directory();
-            let files = issuing.plug_in(directory.path(), chain, &[&root, &next_root]);
-            let received = obtain(&load(&files, now).unwrap(), 0, now).unwrap();
+            issuing.plug_in(directory.path(), chain, &[&root, &next_root]);
+            let received = obtain(&load(directory.path(), now).unwrap(), 0, now).unwrap();
             let expected = [issuing.pem(), middle.pem(), root.pem() + &next_root.pem()];
             assert_eq!(received.answer[1..], expected);
             assert_eq!(received.certificate.roots().len(), 2);
@@ -144,9 +145,9 @@ fn a_root_may_be_plugged_in_without_a_chain() {
     let now = SystemTime::now();
     let directory = directory();
     let root = Ca::root("root");
-    let files = root.plug_in(directory.path(), &[], &[&root]);
+    root.plug_in(directory.path(), &[], &[&root]);
     fs::remove_file(directory.path().join("cert-chain.pem")).unwrap();
-    assert_eq!(obtain(&load(&files, now).unwrap(), 0, now).unwrap().answer.len(), 2);
+    assert_eq!(obtain(&load(directory.path(), now).unwrap(), 0, now).unwrap().answer.len(), 2);
 }
 
 #[test]
@@ -162,24 +163,24 @@ fn a_plugged_in_ca_that_does_not_fit_together_is_refused() {
     let unsigning = root.below_with("issuing", &PKCS_ECDSA_P256_SHA256, |params| {
         params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
     });
-    let refused = |ca: &Ca, chain: &[&Ca], roots: &[&Ca], change: &dyn Fn(&AuthorityFiles)| {
+    let refused = |ca: &Ca, chain: &[&Ca], roots: &[&Ca], change: &dyn Fn(&Path)| {
         let directory = directory();
-        let files = ca.plug_in(directory.path(), chain, roots);
-        change(&files);
-        load(&files, now).unwrap_err()
+        ca.plug_in(directory.path(), chain, roots);
+        change(directory.path());
+        load(directory.path(), now).unwrap_err()
     };
-    let none: &dyn Fn(&AuthorityFiles) = &|_| ();
+    let none: &dyn Fn(&Path) = &|_| ();
 
     assert!(matches!(refused(&expired, &[], &[&root], none), AuthorityError::NotValidNow { .. }));
     assert!(matches!(refused(&leaf, &[], &[&root], none), AuthorityError::NotAuthority { .. }));
     assert!(matches!(refused(&unsigning, &[], &[&root], none), AuthorityError::NotAuthority { .. }));
     assert!(matches!(refused(&issuing, &[&middle], &[&other], none), AuthorityError::Trial { .. }));
     assert!(matches!(refused(&issuing, &[], &[&root], none), AuthorityError::Trial { .. }));
-    let swap_key: &dyn Fn(&AuthorityFiles) = &|files| fs::write(&files.key, &other.key_pem).unwrap();
+    let swap_key: &dyn Fn(&Path) = &|files| fs::write(files.join("ca-key.pem"), &other.key_pem).unwrap();
     assert!(matches!(refused(&issuing, &[&middle], &[&root], swap_key), AuthorityError::OtherKey { .. }));
     for part in ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem"] {
-        let damage: &dyn Fn(&AuthorityFiles) =
-            &|files| fs::write(files.key.with_file_name(part), "-----BEGIN CERTIFICATE-----\n!").unwrap();
+        let damage: &dyn Fn(&Path) =
+            &|files| fs::write(files.join(part), "-----BEGIN CERTIFICATE-----\n!").unwrap();
         let error = refused(&issuing, &[&middle], &[&root], damage).to_string();
         assert!(error.contains(part), "{error}");
     }
@@ -193,7 +194,8 @@ fn nothing_is_issued_beyond_the_issuing_certificate() {
     let short = root.below_with("issuing", &PKCS_ECDSA_P256_SHA256, |params| {
         params.not_after = (now + HOUR).into();
     });
-    let authority = load(&short.plug_in(directory.path(), &[], &[&root]), now).unwrap();
+    short.plug_in(directory.path(), &[], &[&root]);
+    let authority = load(directory.path(), now).unwrap();
     assert_eq!(obtain(&authority, 0, now).unwrap().certificate.not_after(), authority.not_after());
 
     let request = CertificateRequest::new(&cart()).unwrap();
@@ -224,8 +226,8 @@ fn an_issuer_is_named_exactly_as_its_certificate_is() {
     let now = SystemTime::now();
     let directory = directory();
     let ca = Ca::root_named(&name);
-    let files = ca.plug_in(directory.path(), &[], &[&ca]);
-    let received = obtain(&load(&files, now).unwrap(), 0, now).unwrap();
+    ca.plug_in(directory.path(), &[], &[&ca]);
+    let received = obtain(&load(directory.path(), now).unwrap(), 0, now).unwrap();
     let (_, leaf) = X509Certificate::from_der(&received.certificate.chain()[0]).unwrap();
     assert_eq!(leaf.issuer().as_raw(), name);
 }

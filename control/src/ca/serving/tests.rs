@@ -80,9 +80,9 @@ async fn the_certificate_is_renewed_with_time_and_with_its_authority() {
     let plugged = tempfile::tempdir().unwrap();
     let root = Ca::root("new root");
     let issuing = root.below("issuing");
-    let files = issuing.plug_in(plugged.path(), &[], &[&root]);
+    issuing.plug_in(plugged.path(), &[], &[&root]);
     let before = clock.now();
-    replace.send_replace(Arc::new(load(&files, before).unwrap()));
+    replace.send_replace(Arc::new(load(plugged.path(), before).unwrap()));
     current.changed().await.unwrap();
     assert_eq!(current.borrow().cert[1], issuing.certificate);
     assert!(clock.now().duration_since(before).unwrap().as_secs() < 60, "at once, not at its time");
