@@ -3,13 +3,14 @@
 //! A request passes three gates, each of which leaves a value that the next one needs:
 //!
 //! ```text
-//! bearer token --tokens--> Caller --grant--> Grant --+
-//! CSR ----------key_proof-----------------> ProvenKey --authority--> Issued
+//! bearer token --authentication--> Caller --grant--> Grant --+
+//! CSR ----------key_proof-------------------------> ProvenKey --authority--> Issued
 //! ```
 //!
 //! What runs on which node is told by the rest of `control` ([`grant::NodeIdentities`]); nothing
 //! here reads configuration.
 
+pub mod authentication;
 pub mod authority;
 pub mod current;
 pub mod grant;

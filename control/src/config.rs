@@ -1,5 +1,6 @@
 //! The command line: every flag with its environment variable, default and unit.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use serde::{Serialize, Serializer};
 
 use crate::ca::current::Origin;
 use crate::ca::lifetime::Lifetimes;
-use crate::translate::{NetnsAnnotation, Settings};
+use crate::kube::token_review::decide::{Account, Rules};
+use crate::translate::{CLUSTER_DOMAIN, NetnsAnnotation, Settings};
 
 /// The control service of Ambit: reads configuration, serves xDS and certificates to the agents of
 /// the nodes.
@@ -67,10 +69,26 @@ pub struct Flags {
     /// The network that all addresses belong to, in a mesh of several networks.
     #[arg(long, env = "AMBIT_NETWORK", value_name = "NAME", default_value = "")]
     pub network: String,
-    /// Directory of a CA to issue from: root-cert.pem, ca-cert.pem, ca-key.pem, cert-chain.pem.
-    /// Without it control keeps a root of its own in the state directory.
+    /// Directory of a CA to issue from: root-cert.pem, ca-cert.pem, ca-key.pem, cert-chain.pem, or
+    /// cert-manager's tls.crt, tls.key, ca.crt. It is watched. Without it control keeps a root of its
+    /// own: in the state directory, or on Kubernetes in the Secret ambit-ca, unless there is a Secret
+    /// cacerts.
     #[arg(long, env = "AMBIT_CA_DIR", value_name = "DIR")]
     pub ca_dir: Option<PathBuf>,
+    /// On Kubernetes: the audience of the tokens that callers show; one of these. Repeat or separate by
+    /// commas.
+    #[arg(
+        long,
+        env = "AMBIT_TOKEN_AUDIENCE",
+        value_name = "AUDIENCE",
+        value_delimiter = ',',
+        default_value = "ambit-ca"
+    )]
+    pub token_audience: Vec<String>,
+    /// On Kubernetes: the ServiceAccount of the node agents; ztunnel of the mesh's own namespace unless
+    /// given. Repeat or separate by commas.
+    #[arg(long, env = "AMBIT_AGENT_SERVICE_ACCOUNT", value_name = "NAMESPACE/NAME", value_delimiter = ',')]
+    pub agent_service_account: Vec<Account>,
     /// The life of a certificate for which none is asked.
     #[arg(long, env = "AMBIT_DEFAULT_CERTIFICATE_TTL", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
     #[serde(serialize_with = "serialize_duration")]
@@ -194,6 +212,27 @@ impl Flags {
         self.ca_dir.clone().map_or(Origin::OwnRoot, Origin::PluggedIn)
     }
 
+    /// Whose tokens count on Kubernetes.
+    pub fn token_rules(&self, namespace: &str) -> Rules {
+        let mut agents: BTreeSet<_> = self.agent_service_account.iter().cloned().collect();
+        if agents.is_empty() {
+            agents.insert(Account { namespace: namespace.into(), name: "ztunnel".into() });
+        }
+        Rules { audiences: self.token_audience.clone(), agents }
+    }
+
+    /// By which names control is reached: those that were given, and on Kubernetes those of its Service.
+    pub fn serving_names(&self) -> Vec<String> {
+        let mut names = self.xds_name.clone();
+        if self.kubernetes {
+            let service = format!("control.{}.svc", self.namespace);
+            names.extend([format!("{service}.{CLUSTER_DOMAIN}"), service]);
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// How long certificates live.
     ///
     /// # Errors
@@ -250,6 +289,29 @@ mod tests {
         assert_eq!(mode(&["--config", "c", "--kubernetes"]), Err(1));
         assert_eq!(mode(&["--config", "c", "--state", "s", "--kubeconfig", "k", "--context", "x"]), Err(2));
         assert_eq!(mode(&["--kubernetes", "--check", "--allow-netns-annotation"]), Err(2));
+    }
+
+    #[test]
+    fn agents_and_names_follow_the_namespace_unless_given() {
+        let flags = |arguments: &[&str]| Flags::try_parse_from([&["control"], arguments].concat()).unwrap();
+        let plain = flags(&["--kubernetes", "--namespace", "mesh", "--xds-name", "10.0.0.1"]);
+        assert_eq!(plain.serving_names(), ["10.0.0.1", "control.mesh.svc", "control.mesh.svc.cluster.local"]);
+        let Rules { audiences, agents } = plain.token_rules("mesh");
+        assert_eq!(
+            (audiences, agents),
+            (vec!["ambit-ca".to_owned()], ["mesh/ztunnel".parse().unwrap()].into())
+        );
+
+        let given = flags(&[
+            "--kubernetes",
+            "--agent-service-account=istio-system/ztunnel,mesh/agent",
+            "--token-audience=ambit-ca,istio-ca",
+        ]);
+        let Rules { audiences, agents } = given.token_rules("mesh");
+        assert_eq!(audiences, ["ambit-ca", "istio-ca"]);
+        assert!(agents.contains(&"istio-system/ztunnel".parse().unwrap()) && agents.len() == 2);
+        assert_eq!(flags(&["--config", "c"]).serving_names(), ["control.ambit-system.svc"]);
+        assert!(Flags::try_parse_from(["control", "--agent-service-account=ztunnel"]).is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod check;
 pub mod config;
 pub mod dump;
 pub mod inputs;
+pub mod kube;
 pub mod limits;
 pub mod listener;
 pub mod memory;

@@ -1,7 +1,7 @@
 //! The TLS listener of xDS and certificates.
 //!
 //! Handshakes run beside each other, each with a deadline, so that a client that says nothing holds
-//! up nobody. Who the client is, its token tells later.
+//! up nobody. Who the client is, its token tells later; until then its address has limits.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,8 +15,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
+
+use crate::telemetry;
+use connection::Connection;
+use places::{Place, Places};
+
+mod connection;
+mod places;
 
 /// From accept to the end of the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,7 +51,7 @@ pub struct BindError {
 }
 
 /// Connections as the gRPC server takes them.
-pub type Connections = ReceiverStream<io::Result<TlsStream<TcpStream>>>;
+pub type Connections = ReceiverStream<io::Result<Connection>>;
 
 /// Binds `address`. An unspecified IPv6 address takes IPv4 as well, and stands for IPv4 alone on a
 /// host without IPv6. Call it inside a tokio runtime.
@@ -81,14 +87,14 @@ pub fn accept(listener: TcpListener, config: Arc<ServerConfig>) -> Connections {
     ReceiverStream::new(connections)
 }
 
-type Ready = mpsc::Sender<io::Result<TlsStream<TcpStream>>>;
+type Ready = mpsc::Sender<io::Result<Connection>>;
 
 async fn accept_all(listener: TcpListener, acceptor: TlsAcceptor, ready: Ready) {
-    let places = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let (handshakes_at_a_time, places) = (Arc::new(Semaphore::new(MAX_HANDSHAKES)), Places::default());
     let mut handshakes = JoinSet::new();
     loop {
         while handshakes.try_join_next().is_some() {}
-        let Ok(place) = places.clone().acquire_owned().await else {
+        let Ok(handshaking) = handshakes_at_a_time.clone().acquire_owned().await else {
             return; // Nobody closes the semaphore.
         };
         // Cancelling loses nothing: a connection is taken from the backlog or stays there.
@@ -97,9 +103,21 @@ async fn accept_all(listener: TcpListener, acceptor: TlsAcceptor, ready: Ready) 
             () = ready.closed() => return,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                handshakes.spawn(handshake(stream, peer, acceptor.clone(), ready.clone(), place));
-            }
+            Ok((stream, peer)) => match places.take(peer.ip()) {
+                Some(place) => {
+                    let (acceptor, ready) = (acceptor.clone(), ready.clone());
+                    handshakes.spawn(handshake(
+                        Accepted { stream, peer, place },
+                        acceptor,
+                        ready,
+                        handshaking,
+                    ));
+                }
+                None => {
+                    telemetry::connection_refused();
+                    tracing::debug!(%peer, "too many connections of this address");
+                }
+            },
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
                 sleep(PAUSE_AFTER_ERROR).await;
@@ -108,23 +126,29 @@ async fn accept_all(listener: TcpListener, acceptor: TlsAcceptor, ready: Ready) 
     }
 }
 
-async fn handshake(
+/// A connection that has said nothing so far.
+struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
+    place: Place,
+}
+
+async fn handshake(
+    Accepted { stream, peer, place }: Accepted,
     acceptor: TlsAcceptor,
     ready: Ready,
-    place: OwnedSemaphorePermit,
+    handshaking: OwnedSemaphorePermit,
 ) {
     // Messages are written whole, so waiting for more octets only delays them.
     let shaken = match stream.set_nodelay(true) {
         Ok(()) => timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await,
         Err(error) => Ok(Err(error)),
     };
-    drop(place);
+    drop(handshaking);
     match shaken {
         Ok(Ok(stream)) => {
             // Fails only when the server is gone, and then nobody is to be served.
-            let _ = ready.send(Ok(stream)).await;
+            let _ = ready.send(Ok(Connection::new(stream, place))).await;
         }
         Ok(Err(error)) => tracing::debug!(%peer, %error, "handshake failed"),
         Err(_) => tracing::debug!(%peer, ?HANDSHAKE_TIMEOUT, "handshake took too long"),

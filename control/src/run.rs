@@ -2,10 +2,10 @@
 //! and takes them apart.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ambit_identity::clock::WallClock;
 use ambit_kube::ConnectError;
@@ -16,16 +16,17 @@ use ambit_runtime::readiness::Readiness;
 use ambit_runtime::shutdown::{self, Shutdown};
 use ambit_runtime::telemetry::{logging, metrics};
 use ambit_xds::server::{Authenticator, DiscoveryService, Subscribers, transport};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tonic::Status;
 
 use crate::admin::with_debug_pages;
+use crate::ca::authentication::{Authentication, Proof};
 use crate::ca::authority::AuthorityError;
 use crate::ca::current::CurrentAuthority;
 use crate::ca::service::CertificateService;
 use crate::ca::serving::{ServingCertificate, ServingError};
-use crate::ca::tokens::NodeTokens;
 use crate::config::{DirectoryMode, Flags, KubernetesMode};
+use crate::limits::buckets::{Buckets, Rate};
 use crate::listener::{self, BindError};
 use crate::pipeline::Pipeline;
 use crate::publish::{self, Published};
@@ -91,12 +92,14 @@ pub enum Served {
 /// What differs between the modes: each brings its own.
 struct Parts {
     authority: CurrentAuthority,
-    /// Who may call.
-    tokens: watch::Receiver<Arc<NodeTokens>>,
+    /// By what callers are known.
+    proof: Proof,
     pipeline: Pipeline,
     source: Source,
     /// Where statuses are written as files, if anywhere.
     status_files: Option<FileSet>,
+    /// What runs beside; aborted at the end.
+    tasks: JoinSet<()>,
 }
 
 /// Runs control until it is told to end.
@@ -104,12 +107,15 @@ struct Parts {
 /// # Errors
 /// When a part cannot be started, or ends by itself.
 pub async fn run(flags: &Flags, served: Served, telemetry: &Telemetry) -> Result<(), RunError> {
-    let shutdown = shutdown::signals().map_err(RunError::Signals)?;
+    let mut shutdown = shutdown::signals().map_err(RunError::Signals)?;
     let (publisher, published) = publish::channel();
     let pipeline = Pipeline::new(flags.settings(), publisher);
     let parts = match &served {
         Served::Directory(mode) => directory::prepare(flags, mode, pipeline)?,
-        Served::Kubernetes(mode) => kubernetes::prepare(flags, mode, pipeline).await?,
+        Served::Kubernetes(mode) => tokio::select! {
+            parts = kubernetes::prepare(flags, mode, pipeline, &published) => parts?,
+            _ = shutdown.requested() => return Ok(()),
+        },
     };
     serve(flags, telemetry, parts, published, shutdown).await
 }
@@ -121,24 +127,24 @@ async fn serve(
     mut published: Published,
     mut shutdown: Shutdown,
 ) -> Result<(), RunError> {
-    let Parts { authority, tokens, pipeline, source, status_files } = parts;
+    let Parts { authority, proof, pipeline, source, status_files, mut tasks } = parts;
     let lifetimes = flags.lifetimes()?;
     let certificate =
-        ServingCertificate::start(authority.subscribe(), &flags.xds_name, WallClock::default())?;
+        ServingCertificate::start(authority.subscribe(), &flags.serving_names(), WallClock::default())?;
     let grpc_listener = listener::bind(flags.xds_address)?;
 
-    let discovery = DiscoveryService::new(published.resources.clone(), authenticator(tokens.clone()));
+    let authentication = Authentication::by(proof);
+    let discovery = DiscoveryService::new(published.resources.clone(), authenticator(authentication.clone()));
     let subscribers = discovery.subscribers();
-    let certificates = CertificateService {
-        authority: authority.subscribe(),
-        tokens,
-        identities: published.identities.clone(),
+    let certificates = CertificateService::new(
+        authority.subscribe(),
+        authentication,
+        published.identities.clone(),
         lifetimes,
-    };
+    );
 
     let readiness = Readiness::default();
     let (configuration, grpc) = (readiness.register("configuration"), readiness.register("xds"));
-    let mut tasks = JoinSet::new();
     let pages = Pages { flags, telemetry, readiness: &readiness, published: &published };
     pages.serve(&subscribers, &shutdown, &mut tasks)?;
     tasks.spawn(crate::telemetry::watch(subscribers.clone()));
@@ -243,9 +249,25 @@ impl Pages<'_> {
     }
 }
 
+/// Streams that one caller may open: each begins with everything there is. A node's agent and its
+/// successor come back at once when a replica of control has ended, and then as they back off.
+const STREAMS: Rate = Rate { burst: 32, every: Duration::from_millis(500) };
+
 /// Agents show the same token to xDS and to the certificate authority.
-fn authenticator(tokens: watch::Receiver<Arc<NodeTokens>>) -> Authenticator {
-    Authenticator::new(move |token| tokens.borrow().node_of(token).cloned())
+fn authenticator(authentication: Authentication) -> Authenticator {
+    let opened = Arc::new(Mutex::new(Buckets::new(STREAMS)));
+    Authenticator::new(move |metadata, peer| {
+        let (caller, opened) = (authentication.caller(metadata, peer), opened.clone());
+        async move {
+            let caller = caller.await?;
+            if !opened.lock().unwrap_or_else(PoisonError::into_inner).admit(&caller, Instant::now()) {
+                return Err(Status::resource_exhausted(
+                    "this caller opens too many streams: try again later",
+                ));
+            }
+            Ok(caller.node().into())
+        }
+    })
 }
 
 async fn draining(mut drain: DrainWatch) {

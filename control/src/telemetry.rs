@@ -26,6 +26,8 @@ pub fn describe() {
         "ambit_control_oldest_unanswered_seconds",
         "How long the oldest unanswered response waits: a subscriber has stalled if it only grows."
     );
+    describe_counter!("ambit_control_certificate_requests_total", "Requests for certificates by answer.");
+    describe_counter!("ambit_control_connections_refused_total", "Connections over an address's limits.");
 }
 
 /// Records that a change was applied.
@@ -40,6 +42,46 @@ pub fn applied(inputs: &Inputs, elapsed: Duration) {
     for (verdict, count) in objects {
         gauge!("ambit_control_objects", "verdict" => verdict.label()).set(as_gauge(count));
     }
+}
+
+/// What became of a request for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// It was signed.
+    Issued,
+    /// The caller is nobody that is known.
+    Unauthenticated,
+    /// Whether the caller is known could not be told.
+    CannotTell,
+    /// The caller may not have it, or has asked for it in a way that cannot be answered.
+    Refused,
+    /// The caller, or its address, asks for too much.
+    TooMany,
+    /// It was to be signed and could not be.
+    Failed,
+}
+
+impl Answered {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Unauthenticated => "unauthenticated",
+            Self::CannotTell => "cannot_tell",
+            Self::Refused => "refused",
+            Self::TooMany => "too_many",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Records that a request for a certificate was answered.
+pub fn certificate_answered(answered: Answered) {
+    counter!("ambit_control_certificate_requests_total", "answer" => answered.label()).increment(1);
+}
+
+/// Records that a connection was not taken.
+pub fn connection_refused() {
+    counter!("ambit_control_connections_refused_total").increment(1);
 }
 
 /// Records how subscribers are, for as long as it runs.

@@ -33,7 +33,7 @@ pub use namespaces::Translator;
 pub const ROOT_NAMESPACES: [&str; 2] = ["ambit-system", "istio-system"];
 
 /// The domain of service host names.
-const CLUSTER_DOMAIN: &str = "cluster.local";
+pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// What holds for the whole mesh.
 #[derive(Clone, Debug)]

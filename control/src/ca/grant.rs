@@ -9,14 +9,14 @@ use std::sync::Arc;
 use ambit_mesh::identity::SpiffeId;
 
 /// A node's agent that has authenticated itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
     node: Arc<str>,
 }
 
 impl Caller {
     /// Made by whoever checked the credentials of `node`.
-    pub(super) fn authenticated(node: Arc<str>) -> Self {
+    pub(crate) fn authenticated(node: Arc<str>) -> Self {
         Self { node }
     }
 

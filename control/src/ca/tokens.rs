@@ -31,14 +31,9 @@ impl NodeTokens {
         Self { tokens: tokens.into_iter().filter_map(digested).collect() }
     }
 
-    /// The caller whose token is in the `authorization` metadata.
-    ///
-    /// # Errors
-    /// When there is none, or it is nobody's.
-    pub fn authenticate(&self, metadata: &MetadataMap) -> Result<Caller, Unauthenticated> {
-        let header = metadata.get("authorization").ok_or(Unauthenticated::Missing)?;
-        let token = header.to_str().ok().and_then(bearer).ok_or(Unauthenticated::Malformed)?;
-        self.node_of(token).map(|node| Caller::authenticated(node.clone())).ok_or(Unauthenticated::Unknown)
+    /// The caller whose token this is.
+    pub fn caller(&self, token: &str) -> Option<Caller> {
+        self.node_of(token).map(|node| Caller::authenticated(node.clone()))
     }
 
     /// The node whose token this is.
@@ -65,7 +60,7 @@ impl fmt::Debug for NodeTokens {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
     /// There is no header.
-    #[error("the call has no authorization metadata: send this node's token")]
+    #[error("the call has no authorization metadata: send a bearer token")]
     Missing,
     /// The header is not a bearer token.
     #[error("the authorization metadata is not of the form \"Bearer TOKEN\"")]
@@ -75,7 +70,16 @@ pub enum Unauthenticated {
     Unknown,
 }
 
-fn bearer(header: &str) -> Option<&str> {
+/// The bearer token in the `authorization` metadata.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn bearer(metadata: &MetadataMap) -> Result<&str, Unauthenticated> {
+    let header = metadata.get("authorization").ok_or(Unauthenticated::Missing)?;
+    header.to_str().ok().and_then(token_of).ok_or(Unauthenticated::Malformed)
+}
+
+fn token_of(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_at_checked(SCHEME.len())?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case(SCHEME) && !token.is_empty()).then_some(token)
@@ -97,7 +101,9 @@ mod tests {
             if let Some(header) = header {
                 metadata.insert("authorization", header.parse().unwrap());
             }
-            tokens.authenticate(&metadata).map(|caller| caller.node().to_owned())
+            bearer(&metadata)
+                .and_then(|token| tokens.caller(token).ok_or(Unauthenticated::Unknown))
+                .map(|caller| caller.node().to_owned())
         };
         let rows = [
             (Some("Bearer first-token"), Ok("node-1".to_owned())),

@@ -6,6 +6,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 use tokio_stream::StreamExt;
+use tonic::transport::server::Connected;
 
 use super::*;
 use crate::ca::current::{CurrentAuthority, Origin};
@@ -35,6 +36,7 @@ async fn a_silent_client_holds_up_nobody() {
     let client = TlsConnector::from(Arc::new(config)).connect(name, stream);
     let (client, accepted) = tokio::join!(client, connections.next());
     let local = client.unwrap().get_ref().0.local_addr().unwrap().port();
-    assert_eq!(accepted.unwrap().unwrap().get_ref().0.peer_addr().unwrap().port(), local);
+    let accepted = accepted.unwrap().unwrap().connect_info();
+    assert_eq!(accepted.get_ref().remote_addr().unwrap().port(), local);
     drop(silent);
 }

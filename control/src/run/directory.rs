@@ -1,8 +1,10 @@
 //! The parts of control that reads a directory: everything it keeps is in the state directory.
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::{Parts, RunError};
+use crate::ca::authentication::Proof;
 use crate::ca::current::CurrentAuthority;
 use crate::config::{DirectoryMode, Flags};
 use crate::memory::Memory;
@@ -22,9 +24,10 @@ pub(super) fn prepare(flags: &Flags, mode: &DirectoryMode, pipeline: Pipeline) -
         .with_node_tokens(TokenFiles::open(state.join("tokens"))?, tokens);
     Ok(Parts {
         authority,
-        tokens: known_tokens,
+        proof: Proof::NodeTokens(known_tokens),
         pipeline,
         source: Source::Directory(mode.config.clone()),
         status_files: Some(status_files),
+        tasks: JoinSet::new(),
     })
 }

@@ -1,13 +1,18 @@
 //! The parts of control that reads an API server. What it keeps, the API server keeps.
 
-use ambit_runtime::config::InvalidConfig;
-use tokio::sync::watch;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
 
 use super::{Parts, RunError};
+use crate::ca::authentication::Proof;
 use crate::ca::current::CurrentAuthority;
 use crate::config::{Flags, KubernetesMode};
+use crate::kube::token_review::TokenReviews;
+use crate::kube::{bundle, root};
 use crate::memory::Memory;
 use crate::pipeline::Pipeline;
+use crate::publish::Published;
 use crate::source::Source;
 use crate::state::{self, Access, FileSet};
 
@@ -15,21 +20,28 @@ pub(super) async fn prepare(
     flags: &Flags,
     mode: &KubernetesMode,
     pipeline: Pipeline,
+    published: &Published,
 ) -> Result<Parts, RunError> {
     // Bad credentials are an error of start; an API server that is away is waited for.
-    let _client = ambit_kube::connect(&mode.access).await?;
-    let Some(state) = &mode.state else {
-        let problem = "--state: the certificate authority needs a directory".to_owned();
-        return Err(InvalidConfig { problems: vec![problem] }.into());
+    let client = ambit_kube::connect(&mode.access).await?;
+    let authority = match &flags.ca_dir {
+        Some(directory) => CurrentAuthority::open_directory(directory, None)?,
+        None => root::open(client.clone(), &mode.namespace).await?,
     };
-    state::make_directory(state, Access::Public)?;
-    let (status_files, _) = FileSet::open(state.join("status"), Access::Public)?;
-    Ok(Parts {
-        authority: CurrentAuthority::open(&flags.authority(), state)?,
-        // Nobody has a token of a file here.
-        tokens: watch::channel(Default::default()).1,
-        pipeline: pipeline.remembering(Memory::open(state.join("last-good"))?),
-        source: Source::Kubernetes(mode.access.clone()),
-        status_files: Some(status_files),
-    })
+    let mut tasks = JoinSet::new();
+    tasks.spawn(bundle::keep(client.clone(), mode.namespace.clone(), authority.subscribe()));
+    let rules = flags.token_rules(&mode.namespace);
+    let proof = Proof::TokenReviews(Arc::new(TokenReviews::new(client, rules, published.generation.clone())));
+    let (mut remembering, mut status_files) = (None, None);
+    if let Some(state) = &mode.state {
+        state::make_directory(state, Access::Public)?;
+        remembering = Some(Memory::open(state.join("last-good"))?);
+        status_files = Some(FileSet::open(state.join("status"), Access::Public)?.0);
+    }
+    let pipeline = match remembering {
+        Some(memory) => pipeline.remembering(memory),
+        None => pipeline,
+    };
+    let source = Source::Kubernetes(mode.access.clone());
+    Ok(Parts { authority, proof, pipeline, source, status_files, tasks })
 }

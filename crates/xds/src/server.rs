@@ -64,9 +64,14 @@ impl DiscoveryService {
     }
 }
 
+/// Calls of one connection at a time: an agent has one stream, and asks for eight certificates. More
+/// wait at the client.
+const MAX_CALLS_PER_CONNECTION: u32 = 64;
+
 /// A gRPC server that notices dead clients. TLS and services are the caller's to add.
 pub fn transport() -> tonic::transport::Server {
     tonic::transport::Server::builder()
+        .max_concurrent_streams(MAX_CALLS_PER_CONNECTION)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }
@@ -79,8 +84,8 @@ impl AggregatedDiscoveryService for DiscoveryService {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let node = self.authenticator.authenticate(request.metadata())?;
         let peer = request.remote_addr();
+        let node = self.authenticator.authenticate(request.metadata(), peer).await?;
         let Some(subscribed) = self.subscribers.enter(node.clone(), peer) else {
             return Err(Status::resource_exhausted(format!("node {node} has too many streams")));
         };

@@ -8,19 +8,22 @@ use ambit_identity::ca_client::{CaClient, CaClientConfig, FetchError};
 use ambit_identity::channel::to_control_plane;
 use ambit_identity::clock::WallClock;
 use ambit_identity::csr::CertificateRequest;
+use ambit_proto::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
+use ambit_xds::server::transport;
 use prost_types::Value;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tokio::sync::Notify;
+use tonic::transport::Channel;
 
 use super::*;
+use crate::ca::authentication::Proof;
 use crate::ca::serving::ServingCertificate;
 use crate::ca::testing::{cart, facts, own, web};
+use crate::ca::tokens::NodeTokens;
+use crate::listener;
 
 const TOKEN: &str = "token-of-node-1";
+const OTHER_TOKEN: &str = "token-of-node-2";
 
 struct World {
     directory: TempDir,
@@ -32,13 +35,14 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let authority = own(directory.path(), SystemTime::now()).unwrap();
         fs::write(directory.path().join("root-cert.pem"), authority.roots_pem()).unwrap();
-        let tokens = NodeTokens::new([(TOKEN, "node-1".into()), ("token-of-node-9", "node-9".into())]);
-        let service = CertificateService {
-            authority: watch::channel(Arc::new(authority)).1,
-            tokens: watch::channel(Arc::new(tokens)).1,
-            identities: watch::channel(Arc::new(facts())).1,
-            lifetimes: Lifetimes::default(),
-        };
+        let tokens = [(TOKEN, "node-1"), (OTHER_TOKEN, "node-2"), ("token-of-node-9", "node-9")];
+        let tokens = NodeTokens::new(tokens.map(|(token, node)| (token, node.into())));
+        let service = CertificateService::new(
+            watch::channel(Arc::new(authority)).1,
+            Authentication::by(Proof::NodeTokens(watch::channel(Arc::new(tokens)).1)),
+            watch::channel(Arc::new(facts())).1,
+            Lifetimes::default(),
+        );
         Self { directory, service }
     }
 
@@ -73,6 +77,7 @@ async fn each_refusal_has_its_code_and_says_why() {
     let world = World::new();
     let csr = |id| CertificateRequest::new(id).unwrap().pem;
     let (cart_csr, web_csr) = (csr(&cart()), csr(&web()));
+    let oversized = cart_csr.clone() + &"x".repeat(20_000);
     let rows = [
         ("no token", None, text(&cart()), &*cart_csr, Code::Unauthenticated, "authorization"),
         (
@@ -125,6 +130,7 @@ async fn each_refusal_has_its_code_and_says_why() {
             "the CSR names",
         ),
         ("no CSR", Some(TOKEN), text(&cart()), "", Code::InvalidArgument, "PKCS#10"),
+        ("a CSR without end", Some(TOKEN), text(&cart()), &oversized, Code::InvalidArgument, "octets"),
     ];
     for (name, token, asked, csr, code, says) in rows {
         let (answered, message) = world.call(token, asked, csr).await.unwrap_err();
@@ -135,43 +141,51 @@ async fn each_refusal_has_its_code_and_says_why() {
     assert_eq!(world.call(Some(TOKEN), text(&cart()), &cart_csr).await.unwrap().len(), 2);
 }
 
-/// Serves over TLS on loopback until the test's runtime ends.
-async fn serve(world: World) -> (SocketAddr, TempDir) {
-    let names = ["127.0.0.1".to_owned()];
-    let serving =
-        ServingCertificate::start(world.service.authority.clone(), &names, WallClock::default()).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let acceptor = TlsAcceptor::from(serving.server_config());
-    let incoming = TcpListenerStream::new(listener).then(move |tcp| {
-        let acceptor = acceptor.clone();
-        async move { acceptor.accept(tcp?).await }
+/// Serves over TLS on loopback, on a thread of its own as in production, until the test ends.
+fn serve(world: World) -> (SocketAddr, TempDir) {
+    let (ready, address) = std::sync::mpsc::channel();
+    let World { directory, service } = world;
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let names = ["127.0.0.1".to_owned()];
+            let serving =
+                ServingCertificate::start(service.authority.clone(), &names, WallClock::default()).unwrap();
+            let listener = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            ready.send(listener.local_addr().unwrap()).unwrap();
+            let connections = listener::accept(listener, serving.server_config());
+            transport().add_service(service.into_server()).serve_with_incoming(connections).await
+        })
     });
-    tokio::spawn(async move {
-        let _serving = serving;
-        Server::builder().add_service(world.service.into_server()).serve_with_incoming(incoming).await
-    });
-    (address, world.directory)
+    (address.recv().unwrap(), directory)
 }
 
 struct Agent {
     client: CaClient,
+    channel: Channel,
     directory: TempDir,
 }
 
 impl Agent {
-    async fn new() -> Self {
-        let (address, directory) = serve(World::new()).await;
+    fn new() -> Self {
+        let (address, directory) = serve(World::new());
+        Self::at(address, directory, TOKEN)
+    }
+
+    fn at(address: SocketAddr, directory: TempDir, token: &str) -> Self {
         let token_file = directory.path().join("token");
-        fs::write(&token_file, format!("{TOKEN}\n")).unwrap();
-        let address = format!("https://{address}").parse().unwrap();
-        let channel = to_control_plane(&address, directory.path().join("root-cert.pem")).unwrap();
+        fs::write(&token_file, format!("{token}\n")).unwrap();
+        let channel = channel(address, &directory.path().join("root-cert.pem"));
         let config = CaClientConfig {
             token_file,
             cluster_id: "Kubernetes".parse().unwrap(),
             certificate_ttl: Duration::from_secs(600),
         };
-        Self { client: CaClient::new(channel, config), directory }
+        Self { client: CaClient::new(channel.clone(), config), channel, directory }
+    }
+
+    async fn raw(&self, token: &str, csr: &str) -> Result<Response<IstioCertificateResponse>, Status> {
+        raw(self.channel.clone(), token, &cart(), csr).await
     }
 
     fn write(&self, file: &str, content: &str) {
@@ -181,7 +195,7 @@ impl Agent {
 
 #[tokio::test]
 async fn an_agent_obtains_a_certificate_of_its_own_workloads_alone() {
-    let agent = Agent::new().await;
+    let agent = Agent::new();
     let certificate = agent.client.fetch(&cart()).await.unwrap();
     assert_eq!(certificate.id(), &cart());
     let left = certificate.not_after().duration_since(SystemTime::now()).unwrap();
@@ -192,7 +206,7 @@ async fn an_agent_obtains_a_certificate_of_its_own_workloads_alone() {
 
 #[tokio::test]
 async fn the_token_is_read_for_every_call() {
-    let agent = Agent::new().await;
+    let agent = Agent::new();
     agent.write("token", "guess");
     assert!(matches!(agent.client.fetch(&cart()).await, Err(FetchError::Unauthenticated { .. })));
     agent.write("token", " \n");
@@ -203,10 +217,113 @@ async fn the_token_is_read_for_every_call() {
 
 #[tokio::test]
 async fn the_roots_are_read_for_every_connection() {
-    let agent = Agent::new().await;
+    let agent = Agent::new();
     let roots = fs::read_to_string(agent.directory.path().join("root-cert.pem")).unwrap();
     agent.write("root-cert.pem", "");
     assert!(matches!(agent.client.fetch(&cart()).await, Err(FetchError::Call { .. })));
     agent.write("root-cert.pem", &roots);
     assert!(agent.client.fetch(&cart()).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_oversized_message_is_not_even_read() {
+    let agent = Agent::new();
+    let status = agent.raw(TOKEN, &"x".repeat(LONGEST_MESSAGE)).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    assert!(agent.client.fetch(&cart()).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_address_that_guesses_tokens_is_not_looked_at_any_more_and_known_callers_are() {
+    let world = World::new();
+    let csr = CertificateRequest::new(&cart()).unwrap().pem;
+    let mut answers = Vec::new();
+    for guess in 0..1_000 {
+        let (code, _) = world.call(Some(&format!("guess-{guess}")), text(&cart()), &csr).await.unwrap_err();
+        answers.push(code);
+    }
+    let refused = answers.iter().filter(|code| **code == Code::Unauthenticated).count();
+    let busy = answers.iter().filter(|code| **code == Code::ResourceExhausted).count();
+    assert!((100..1_000).contains(&refused) && refused + busy == 1_000, "{refused} and {busy}");
+    assert!(answers[..100].iter().all(|code| *code == Code::Unauthenticated));
+    assert!(world.call(Some(TOKEN), text(&cart()), &csr).await.is_ok());
+}
+
+/// Bar of issue 4: of a flood of 10,000 requests per second from one node most get
+/// `RESOURCE_EXHAUSTED`, and another node is served meanwhile.
+#[test]
+fn a_flood_of_one_node_leaves_others_their_certificates() {
+    const STREAMS: usize = 100;
+    const EACH: usize = 150;
+    let (address, directory) = serve(World::new());
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (began, over) = (Arc::new(Notify::new()), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let flood = std::thread::spawn({
+        let (began, over, roots) = (began.clone(), over.clone(), directory.path().join("root-cert.pem"));
+        move || {
+            let answers = runtime().block_on(async {
+                let mut streams = tokio::task::JoinSet::new();
+                for _ in 0..4 {
+                    let channel = channel(address, &roots);
+                    for _ in 0..STREAMS / 4 {
+                        streams.spawn(flood(channel.clone(), EACH, began.clone()));
+                    }
+                }
+                streams.join_all().await.concat()
+            });
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            answers
+        }
+    });
+
+    let mut served = Vec::new();
+    runtime().block_on(async {
+        let other = Agent::at(address, directory, OTHER_TOKEN);
+        began.notified().await;
+        while !over.load(std::sync::atomic::Ordering::Relaxed) {
+            let started = Instant::now();
+            other.client.fetch(&web()).await.unwrap();
+            served.push((started.elapsed(), over.load(std::sync::atomic::Ordering::Relaxed)));
+        }
+    });
+    let answers = flood.join().unwrap();
+    let [issued, busy] = [Code::Ok, Code::ResourceExhausted]
+        .map(|code| answers.iter().filter(|answer| **answer == code).count());
+    println!("flood: {issued} issued, {busy} refused; others: {served:?}");
+    assert_eq!(issued + busy, STREAMS * EACH);
+    assert!(busy > STREAMS * EACH / 2, "{busy} of {} were refused", STREAMS * EACH);
+    assert!(served.iter().any(|(_, after)| !after), "nobody else was served during the flood");
+}
+
+/// Asks as fast as answers come, and tells when the first one was refused for being too many.
+async fn flood(channel: Channel, times: usize, began: Arc<Notify>) -> Vec<Code> {
+    let csr = CertificateRequest::new(&cart()).unwrap().pem;
+    let mut answers = Vec::with_capacity(times);
+    for _ in 0..times {
+        let answer = raw(channel.clone(), TOKEN, &cart(), &csr).await;
+        let code = answer.map_or_else(|status| status.code(), |_| Code::Ok);
+        if code == Code::ResourceExhausted {
+            began.notify_one();
+        }
+        answers.push(code);
+    }
+    answers
+}
+
+fn channel(address: SocketAddr, roots: &std::path::Path) -> Channel {
+    to_control_plane(&format!("https://{address}").parse().unwrap(), roots.to_owned()).unwrap()
+}
+
+async fn raw(
+    channel: Channel,
+    token: &str,
+    id: &SpiffeId,
+    csr: &str,
+) -> Result<Response<IstioCertificateResponse>, Status> {
+    let fields = [(IMPERSONATED_IDENTITY.to_owned(), Value { kind: text(id) })].into();
+    let metadata = Some(Struct { fields });
+    let message = IstioCertificateRequest { csr: csr.to_owned(), validity_duration: 0, metadata };
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    IstioCertificateServiceClient::new(channel).create_certificate(request).await
 }
