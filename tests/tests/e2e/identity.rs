@@ -1,6 +1,8 @@
 //! Certificates: whose, for how long, and what happens when they change (bar 5).
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -140,6 +142,31 @@ fn fetch(mesh: &Mesh, token_file: PathBuf, pod: &Pod) -> Result<Result<(), Fetch
 }
 
 pub(crate) fn a_change_of_root_interrupts_nothing() -> Result<()> {
+    change_root(Path::new(WORK).join("ca-1"), |mesh, next| {
+        mesh.control().kill()?;
+        mesh.control().change_settings(|settings| settings.ca_directory = Some(next));
+        mesh.start_control()
+    })
+}
+
+pub(crate) fn a_root_is_replaced_by_files_while_control_runs() -> Result<()> {
+    let mounted = Path::new(WORK).join("ca");
+    let pid = Cell::new(None);
+    change_root(mounted.clone(), |mesh, next| {
+        // All files change in one step, as those of a mounted Secret do.
+        let aside = mounted.with_extension("next");
+        symlink(next, &aside)?;
+        std::fs::rename(&aside, &mounted)?;
+        let running = mesh.control().pid()?;
+        ensure!(pid.replace(Some(running)).is_none_or(|before| before == running), "control was restarted");
+        Ok(())
+    })
+}
+
+/// Replaces the root in the documented steps under load: both trusted, issued by the new one, the new one
+/// alone. `switch` plugs in what the next step needs; each step waits until both ends have renewed, at
+/// different moments, so that every mixture of two neighbouring steps carries traffic.
+fn change_root(mounted: PathBuf, switch: impl Fn(&Mesh, PathBuf) -> Result<()>) -> Result<()> {
     let (old, new) = (Authority::generate("old root")?, Authority::generate("new root")?);
     let plugged = |name: &str, authority: &Authority, trusted: &[&Authority]| -> Result<PathBuf> {
         let directory = Path::new(WORK).join(name);
@@ -148,8 +175,11 @@ pub(crate) fn a_change_of_root_interrupts_nothing() -> Result<()> {
     };
     let life = Duration::from_secs(20);
     let first = plugged("ca-1", &old, &[&old])?;
+    if first != mounted {
+        symlink(first, &mounted)?;
+    }
     let (mesh, client, web) =
-        shop(Settings { certificate_life: life, ca_directory: Some(first), ..Settings::default() })?;
+        shop(Settings { certificate_life: life, ca_directory: Some(mounted), ..Settings::default() })?;
     let probe = old.issue("spiffe://cluster.local/ns/shop/sa/probe", Validity::Current)?;
     let next_probe = new.issue("spiffe://cluster.local/ns/shop/sa/probe", Validity::Current)?;
     let served = |pod: &Pod| {
@@ -157,21 +187,32 @@ pub(crate) fn a_change_of_root_interrupts_nothing() -> Result<()> {
         served_certificate(mesh.control().namespace(), pod.at(15008), &probe)
             .or_else(|_| served_certificate(mesh.control().namespace(), pod.at(15008), &next_probe))
     };
+    let is_from = |pod: &Pod, authority: &Authority| -> Result<bool> {
+        let der = served(pod)?;
+        let (_, root) = parse_x509_pem(authority.certificate().as_bytes())?;
+        let (_, leaf) = X509Certificate::from_der(&der)?;
+        Ok(leaf.verify_signature(Some(root.parse_x509()?.public_key())).is_ok())
+    };
 
     traffic::under_load(&client, web.at(NGINX), web.at(ECHO), || {
         for (name, authority, trusted) in
             [("ca-2", &old, vec![&old, &new]), ("ca-3", &new, vec![&old, &new]), ("ca-4", &new, vec![&new])]
         {
+            switch(&mesh, plugged(name, authority, &trusted)?)?;
+            let roots: String = trusted.iter().map(|root| root.certificate()).collect();
+            wait::until(format!("the roots of {name}"), SOON, || {
+                ensure!(mesh.control().root_certificate()? == roots, "they are still those from before");
+                Ok(())
+            })?;
             let before = [served(&client)?, served(&web)?];
-            let directory = plugged(name, authority, &trusted)?;
-            mesh.control().kill()?;
-            mesh.control().change_settings(|settings| settings.ca_directory = Some(directory));
-            mesh.start_control()?;
             wait::until(format!("certificates of {name}"), life * 2, || {
                 let renewed = served(&client)? != before[0] && served(&web)? != before[1];
                 ensure!(renewed, "the certificates are those from before");
                 Ok(())
             })?;
+            for pod in [&client, &web] {
+                ensure!(is_from(pod, authority)?, "{} has a certificate of another root", pod.identity());
+            }
         }
         Ok(())
     })

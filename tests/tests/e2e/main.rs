@@ -55,6 +55,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     plumbing::without_a_mesh_everything_is_visible,
     identity::three_rotations_lose_nothing,
     identity::a_change_of_root_interrupts_nothing,
+    identity::a_root_is_replaced_by_files_while_control_runs,
     identity::a_certificate_says_who_the_pod_is_and_nothing_else,
     identity::a_node_gets_no_identity_of_another_node,
     identity::only_tls_1_3_is_spoken,
