@@ -10,6 +10,7 @@ use ambit_mesh::address::Network;
 use ambit_mesh::identity::TrustDomain;
 use ambit_runtime::config::{Check, CommonFlags, InvalidConfig, parse_duration, serialize_duration};
 use clap::Parser;
+use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use crate::ca::current::Origin;
@@ -69,6 +70,11 @@ pub struct Flags {
     /// The network that all addresses belong to, in a mesh of several networks.
     #[arg(long, env = "AMBIT_NETWORK", value_name = "NAME", default_value = "")]
     pub network: String,
+    /// Addresses of the mesh's own pods and services, beside those that nodes say: agents refuse a
+    /// destination inside that nobody knows. Repeat or separate by commas.
+    #[arg(long = "mesh-range", env = "AMBIT_MESH_RANGES", value_name = "CIDR", value_delimiter = ',')]
+    #[serde(serialize_with = "serialize_texts")]
+    pub mesh_ranges: Vec<IpNet>,
     /// Directory of a CA to issue from: root-cert.pem, ca-cert.pem, ca-key.pem, cert-chain.pem, or
     /// cert-manager's tls.crt, tls.key, ca.crt. It is watched. Without it control keeps a root of its
     /// own: in the state directory, or on Kubernetes in the Secret ambit-ca, unless there is a Secret
@@ -204,6 +210,7 @@ impl Flags {
                 true => NetnsAnnotation::Honoured,
                 false => NetnsAnnotation::Ignored,
             },
+            mesh_ranges: self.mesh_ranges.clone(),
         }
     }
 
@@ -248,6 +255,10 @@ impl Flags {
 
 fn serialize_text<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+fn serialize_texts<S: Serializer>(values: &[IpNet], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(values.iter().map(ToString::to_string))
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub fn translated(translated: &Translated) -> Value {
         ("workloads", translated.workloads.values().map(|of| workload(of)).collect()),
         ("services", translated.services.values().map(|of| service(of)).collect()),
         ("policies", translated.policies.values().map(|of| policy(of)).collect()),
+        ("enrolledNamespaces", texts(&translated.enrolled_namespaces)),
+        ("meshRanges", texts(&translated.mesh_ranges)),
         ("identities", identities.map(|(node, ids)| (node.to_string(), texts(ids))).collect()),
         (
             "notes",
@@ -56,13 +58,26 @@ fn workload(workload: &Workload) -> Value {
                 .map(|(name, ports)| (name.to_string(), ports.iter().map(port).collect::<Value>()))
                 .collect(),
         ),
-        ("pod", workload.pod.as_ref().map(pod).unwrap_or_default()),
+        ("pod", workload.pod.as_deref().map(pod).unwrap_or_default()),
     ])
 }
 
 fn pod(pod: &PodBinding) -> Value {
     let namespace = pod.network_namespace.as_ref().map(|path| path.display().to_string());
-    object([("uid", text(&pod.pod_uid)), ("networkNamespace", text(&namespace.unwrap_or_default()))])
+    let excluded = &pod.exclusions;
+    object([
+        ("uid", text(&pod.pod_uid)),
+        ("networkNamespace", text(&namespace.unwrap_or_default())),
+        ("probePorts", texts(&pod.probe_ports)),
+        (
+            "excluded",
+            object([
+                ("inboundPorts", texts(&excluded.inbound_ports)),
+                ("outboundPorts", texts(&excluded.outbound_ports)),
+                ("outboundRanges", texts(&excluded.outbound_destinations)),
+            ]),
+        ),
+    ])
 }
 
 fn service(service: &Service) -> Value {

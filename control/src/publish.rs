@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ambit_mesh::mesh::Mesh;
 use ambit_xds::ResourceType;
 use ambit_xds::resources::{Resource, Resources, Update};
 use tokio::sync::watch;
@@ -58,7 +59,7 @@ impl Publisher {
     /// subscribers are sent only what did.
     pub fn publish(&self, inputs: Inputs, translated: Translated) {
         let before = self.generation.borrow().clone();
-        let resources = self.resources.borrow().with(updates(&before.translated, &translated));
+        let resources = self.resources.borrow().with(updates(&before, &translated));
         // The authority first: no agent learns of a workload before it can have its certificate.
         replace(&self.identities, translated.identities.clone());
         replace(&self.resources, resources);
@@ -90,7 +91,10 @@ fn replace<T: PartialEq>(channel: &watch::Sender<Arc<T>>, next: T) {
 
 /// What differs between two generations. Most of one is shared with the other, and encoding is what
 /// costs.
-fn updates<'a>(before: &'a Translated, now: &'a Translated) -> impl Iterator<Item = Update> + 'a {
+fn updates<'a>(before: &'a Generation, now: &'a Translated) -> impl Iterator<Item = Update> + 'a {
+    // The mesh as a whole is always there: none would mean that nothing is known of it.
+    let is_first = before.number == 0;
+    let before = &before.translated;
     let workloads = differing([&before.workloads, &now.workloads], Resource::workload, |uid| {
         Update::Remove(ResourceType::Address, uid.to_string())
     });
@@ -100,7 +104,13 @@ fn updates<'a>(before: &'a Translated, now: &'a Translated) -> impl Iterator<Ite
     let policies = differing([&before.policies, &now.policies], Resource::policy, |name| {
         Update::Remove(ResourceType::Authorization, name.to_string())
     });
-    workloads.chain(services).chain(policies)
+    let [mesh_before, mesh] = [before, now].map(mesh);
+    let mesh = (is_first || mesh != mesh_before).then(|| Update::Put(Resource::mesh(&mesh)));
+    workloads.chain(services).chain(policies).chain(mesh)
+}
+
+fn mesh(of: &Translated) -> Mesh {
+    Mesh::new(of.enrolled_namespaces.iter().cloned(), of.mesh_ranges.iter().copied())
 }
 
 fn differing<'a, K: Ord, V: PartialEq>(

@@ -12,14 +12,17 @@ use ambit_mesh::identity::TrustDomain;
 use ambit_mesh::policy::{AuthorizationPolicy, PolicyName};
 use ambit_mesh::service::Service;
 use ambit_mesh::workload::{Workload, WorkloadUid};
+use ipnet::IpNet;
 
 use crate::ca::grant::NodeIdentities;
 use crate::inputs::Inputs;
 use crate::objects::ObjectKey;
 
 mod authorization;
+mod binding;
 mod endpoints;
 mod enrolment;
+mod mesh;
 mod namespaces;
 mod peer_authentication;
 mod service;
@@ -46,6 +49,8 @@ pub struct Settings {
     pub trust_domain: TrustDomain,
     /// Whether pods may name their network namespace.
     pub netns_annotation: NetnsAnnotation,
+    /// Where pods and services have their addresses, beside what nodes say.
+    pub mesh_ranges: Vec<IpNet>,
 }
 
 /// Whether the annotation `ambit.dev/netns` counts.
@@ -68,6 +73,10 @@ pub struct Translated {
     pub policies: BTreeMap<PolicyName, Arc<AuthorizationPolicy>>,
     /// The identities that a node may ask certificates for: those of the enrolled pods scheduled to it.
     pub identities: NodeIdentities,
+    /// Namespaces whose pods are in the mesh unless a pod itself says otherwise.
+    pub enrolled_namespaces: BTreeSet<Arc<str>>,
+    /// Where pods and services have their addresses.
+    pub mesh_ranges: BTreeSet<IpNet>,
     /// What the authors of objects should know.
     pub notes: Notes,
 }

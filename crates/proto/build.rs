@@ -4,12 +4,13 @@ use std::error::Error;
 
 const ROOT: &str = "proto";
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "istio/workload/workload.proto",
     "istio/security/authorization.proto",
     "istio/v1/auth/ca.proto",
     "envoy/service/discovery/v3/discovery.proto",
     "ambit/workload/v1/extensions.proto",
+    "ambit/node/v1/mesh.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

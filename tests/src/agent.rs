@@ -10,10 +10,11 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::control::{root_certificate_path, token_path};
+use crate::host_proc::HostProc;
 use crate::http;
 use crate::log::Log;
 use crate::mesh::fabric::{CONTROL, MESH_RANGES};
-use crate::mesh::{AgentLog, Settings};
+use crate::mesh::{AgentLog, CniPlugin, Finding, Settings};
 use crate::namespace::Namespace;
 use crate::pod::Pod;
 use crate::process::{self, LOG_LEVELS, Process};
@@ -28,6 +29,9 @@ pub struct Agent {
     settings: Settings,
     process: Mutex<Option<Arc<Process>>>,
 }
+
+/// How long the start of a pod waits for its capture.
+pub const CNI_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// One closed connection, as the access log tells of it.
 #[derive(Clone, Debug)]
@@ -56,8 +60,23 @@ impl Agent {
             .arg(self.state_directory())
             .args(["--certificate-ttl", &format!("{}s", self.settings.certificate_life.as_secs())])
             .args(["--drain-timeout", &format!("{}s", self.settings.drain.as_secs())])
-            .args(["--capture", self.settings.capture, "--allow-netns-annotation"])
+            .args(["--capture", self.settings.capture])
             .args(["--workers", &self.settings.workers.to_string()]);
+        match self.settings.finding {
+            Finding::Annotation => command.arg("--allow-netns-annotation"),
+            Finding::Processes => command.arg("--host-proc").arg(HostProc::directory(&self.node)),
+        };
+        if self.settings.cni == CniPlugin::Installed {
+            let runtime = Path::new(WORK).join(format!("cni-{}", self.node));
+            command
+                .arg("--cni-conf-dir")
+                .arg(runtime.join("net.d"))
+                .arg("--cni-bin-dir")
+                .arg(runtime.join("bin"))
+                .arg("--cni-state-dir")
+                .arg(self.kept_directory())
+                .args(["--cni-timeout", &format!("{}s", CNI_TIMEOUT.as_secs())]);
+        }
         for range in MESH_RANGES {
             command.args(["--mesh-range", range]);
         }
@@ -108,14 +127,18 @@ impl Agent {
         process::succeed(&mut command).map(drop)
     }
 
-    /// Removes every redirection that the agent has left (`ztunnel uninstall`).
+    /// Removes every redirection that the agent has left (`ztunnel uninstall`), and returns what it says.
     ///
     /// # Errors
     /// When one stays.
-    pub fn uninstall(&self) -> Result<()> {
+    pub fn uninstall(&self) -> Result<String> {
         let mut command = self.namespace.command(sandbox::program("ztunnel"));
         command.arg("uninstall").arg("--state-dir").arg(self.state_directory());
-        process::succeed(&mut command).map(drop)
+        match self.settings.finding {
+            Finding::Annotation => {}
+            Finding::Processes => drop(command.arg("--host-proc").arg(HostProc::directory(&self.node))),
+        }
+        process::succeed(&mut command)
     }
 
     /// Ends it as a crash would.
@@ -248,6 +271,19 @@ impl Agent {
         let holds = kept.windows(text.len()).any(|octets| octets == text.as_bytes());
         ensure!(holds, "what the agent on {} keeps for its next run does not hold {text:?}", self.node);
         Ok(())
+    }
+
+    /// Forgets what a reboot does: everything but what was kept for it.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn forget_as_a_reboot_does(&self) -> Result<()> {
+        fs::remove_dir_all(self.state_directory()).context("the state of the agent")
+    }
+
+    /// What survives a reboot.
+    fn kept_directory(&self) -> PathBuf {
+        Path::new(WORK).join(format!("agent-{}-kept", self.node))
     }
 
     fn state_directory(&self) -> PathBuf {

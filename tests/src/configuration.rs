@@ -45,6 +45,8 @@ pub struct PodObject {
     pub ready: bool,
     /// Whether it is being deleted.
     pub terminating: bool,
+    /// The port that its kubelet probes over HTTP.
+    pub probe_port: Option<u16>,
 }
 
 /// A Service as the harness publishes it.
@@ -151,7 +153,12 @@ impl PodObject {
         let _ = write!(yaml, "  labels:\n    app: {name}\n{}", entries(&self.labels));
         let _ = write!(yaml, "  annotations:\n{}", entries(&self.annotations));
         let _ = write!(yaml, "spec:\n  nodeName: {node}\n  serviceAccountName: {service_account}\n");
-        yaml.push_str("  containers:\n  - name: app\n    image: app\nstatus:\n  phase: Running\n");
+        yaml.push_str("  containers:\n  - name: app\n    image: app\n");
+        if let Some(port) = self.probe_port {
+            let _ =
+                write!(yaml, "    readinessProbe:\n      httpGet:\n        path: /\n        port: {port}\n");
+        }
+        yaml.push_str("status:\n  phase: Running\n");
         if let Some(first) = self.addresses.first() {
             let _ = write!(yaml, "  podIP: {}\n  podIPs:\n", quoted(first));
         }

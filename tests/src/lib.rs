@@ -10,9 +10,11 @@
 pub mod agent;
 pub mod apps;
 pub mod certificates;
+pub mod cni;
 pub mod configuration;
 pub mod control;
 pub mod envoy;
+pub mod host_proc;
 pub mod http;
 pub mod log;
 pub mod mesh;

@@ -12,9 +12,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::agent::Agent;
+use crate::cni::{PodSandbox, Runtime};
 use crate::configuration::{Configuration, Dataplane, PodObject, ServiceObject};
 use crate::control::{Control, token_path};
-use crate::mesh::fabric::{CONTROL, Fabric, Families, Node};
+use crate::mesh::fabric::{CONTROL, Fabric, Families, Node, PodAddresses};
 use crate::namespace::Namespace;
 use crate::pod::Pod;
 use crate::sandbox::WORK;
@@ -35,6 +36,28 @@ pub struct Settings {
     pub workers: usize,
     /// What becomes of an agent's log.
     pub agent_log: AgentLog,
+    /// How agents find pods.
+    pub finding: Finding,
+    /// Whether agents have the container runtime of their node call the CNI plugin.
+    pub cni: CniPlugin,
+}
+
+/// How agents find pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// By the annotation that names their network namespace.
+    Annotation,
+    /// By the processes of their node: see [`HostProc`](crate::host_proc::HostProc).
+    Processes,
+}
+
+/// Whether agents install the CNI plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CniPlugin {
+    /// They do not: pods are found by their annotation.
+    Absent,
+    /// They do, and pods can be made by [`Mesh::sandbox`] and the node's runtime.
+    Installed,
 }
 
 /// What becomes of an agent's log.
@@ -55,6 +78,8 @@ impl Default for Settings {
             ca_directory: None,
             workers: 0,
             agent_log: AgentLog::Kept,
+            finding: Finding::Annotation,
+            cni: CniPlugin::Absent,
         }
     }
 }
@@ -69,6 +94,7 @@ pub struct Mesh {
     configuration: Configuration,
     ambient: Mutex<BTreeMap<String, Dataplane>>,
     pods: Mutex<Vec<Pod>>,
+    runtimes: BTreeMap<String, Runtime>,
     services: AtomicU16,
 }
 
@@ -115,6 +141,7 @@ impl Mesh {
         );
         let mut nodes = BTreeMap::new();
         let mut agents = BTreeMap::new();
+        let mut runtimes = BTreeMap::new();
         for (number, name) in (1..).zip(names) {
             let node = fabric.node(name, number)?;
             for other in nodes.values() {
@@ -122,6 +149,11 @@ impl Mesh {
             }
             node.route_from(control.namespace())?;
             configuration.node(name)?;
+            if settings.cni == CniPlugin::Installed {
+                let [v4, v6] = node.ranges();
+                let ranges = [(&*v4.0, &*v4.1), (&*v6.0, &*v6.1)];
+                runtimes.insert(name.to_owned(), Runtime::new(Arc::clone(&node.namespace), ranges)?);
+            }
             agents.insert(name.to_owned(), Agent::new(name, Arc::clone(&node.namespace), settings.clone()));
             nodes.insert(name.to_owned(), node);
         }
@@ -133,6 +165,7 @@ impl Mesh {
             configuration,
             ambient: Mutex::default(),
             pods: Mutex::default(),
+            runtimes,
             services: AtomicU16::new(10),
         })
     }
@@ -192,12 +225,75 @@ impl Mesh {
                 .collect(),
             ready: true,
             terminating: false,
+            probe_port: None,
         };
         change(&mut object);
         self.configuration.pod(&object)?;
         let pod = Pod::new(place, addresses, object);
         lock(&self.pods).push(pod.clone());
         Ok(pod)
+    }
+
+    /// A pod that is scheduled to a node and has no network so far: the node's runtime makes it.
+    ///
+    /// # Errors
+    /// When the kernel refuses its namespace.
+    pub fn sandbox(&self, name: &str, node: &str) -> Result<PodSandbox> {
+        let (namespace, short) = name.split_once('/').context("a pod is named namespace/name")?;
+        let number = lock(&self.pods).len() + 1;
+        let place = Namespace::create(&format!("{namespace}-{short}-{number}"))?;
+        let object = PodObject {
+            namespace: namespace.to_owned(),
+            name: short.to_owned(),
+            uid: format!("00000000-0000-4000-8000-{number:012}"),
+            node: node.to_owned(),
+            service_account: short.to_owned(),
+            labels: Vec::new(),
+            annotations: Vec::new(),
+            addresses: Vec::new(),
+            ready: false,
+            terminating: false,
+            probe_port: None,
+        };
+        self.configuration.pod(&object)?;
+        let addresses = PodAddresses { v4: None, v6: None };
+        lock(&self.pods).push(Pod::new(Arc::clone(&place), addresses, object.clone()));
+        let id = format!("sandbox-{number}");
+        Ok(PodSandbox { id, namespace: place, pod: name.to_owned(), uid: object.uid })
+    }
+
+    /// Has the runtime of its node make the network of a pod, and publishes it as running.
+    ///
+    /// # Errors
+    /// When the runtime fails, with a [`PluginError`](crate::cni::PluginError) as the cause.
+    pub fn start_sandbox(&self, sandbox: &PodSandbox, node: &str) -> Result<Pod> {
+        let addresses = self.runtime(node).add(sandbox)?;
+        self.publish_sandbox(sandbox, &addresses)
+    }
+
+    /// Publishes a pod whose network the runtime has made as running.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn publish_sandbox(&self, sandbox: &PodSandbox, addresses: &[IpAddr]) -> Result<Pod> {
+        let mut pods = lock(&self.pods);
+        let known = pods.iter_mut().find(|pod| pod.object().uid == sandbox.uid);
+        let known = known.context("the sandbox is of this mesh")?;
+        let mut object = known.object();
+        (object.addresses, object.ready) = (addresses.to_vec(), true);
+        self.configuration.pod(&object)?;
+        let of_family = PodAddresses {
+            v4: addresses.iter().find_map(|address| match address {
+                IpAddr::V4(address) => Some(*address),
+                IpAddr::V6(_) => None,
+            }),
+            v6: addresses.iter().find_map(|address| match address {
+                IpAddr::V6(address) => Some(*address),
+                IpAddr::V4(_) => None,
+            }),
+        };
+        *known = Pod::new(Arc::clone(&sandbox.namespace), of_family, object);
+        Ok(known.clone())
     }
 
     /// Changes what is published of a pod.
@@ -343,6 +439,14 @@ impl Mesh {
     /// When there is no such node: the scenario misspelt it.
     pub fn agent(&self, node: &str) -> &Agent {
         self.agents.get(node).unwrap_or_else(|| panic!("no node {node}"))
+    }
+
+    /// The container runtime of a node.
+    ///
+    /// # Panics
+    /// When there is none: the scenario did not ask for [`CniPlugin::Installed`].
+    pub fn runtime(&self, node: &str) -> &Runtime {
+        self.runtimes.get(node).unwrap_or_else(|| panic!("no runtime on {node}"))
     }
 
     /// The agents of all nodes.

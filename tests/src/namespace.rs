@@ -1,7 +1,7 @@
 //! Network namespaces: places with interfaces, routes and sockets of their own.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -105,6 +105,21 @@ impl Namespace {
             let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
             socket.set_mark(mark)?;
             socket.connect_timeout(&to.into(), within).with_context(|| format!("connecting to {to}"))?;
+            Ok(socket.into())
+        })
+    }
+
+    /// Connects from inside, and from an address of it.
+    ///
+    /// # Errors
+    /// When the address is not there, or the far end does not accept.
+    pub fn connect_from(&self, address: IpAddr, to: SocketAddr) -> Result<TcpStream> {
+        self.inside(|| {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+            socket.bind(&SocketAddr::new(address, 0).into())?;
+            socket
+                .connect_timeout(&to.into(), Duration::from_secs(10))
+                .with_context(|| format!("connecting from {address} to {to}"))?;
             Ok(socket.into())
         })
     }

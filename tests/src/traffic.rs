@@ -100,7 +100,14 @@ impl Held {
     /// # Errors
     /// When nothing comes back.
     pub fn open(from: &Pod, to: SocketAddr) -> Result<Self> {
-        let stream = from.connect(to)?;
+        Self::over(from.connect(to)?)
+    }
+
+    /// Uses a connection that is open.
+    ///
+    /// # Errors
+    /// When nothing comes back.
+    pub fn over(stream: TcpStream) -> Result<Self> {
         stream.set_read_timeout(Some(SOON))?;
         stream.set_nodelay(true)?;
         let mut held = Self { stream, exchanges: 0 };

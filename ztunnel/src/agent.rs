@@ -23,14 +23,20 @@ use tokio::task::JoinSet;
 use tracing::{error, info};
 
 use crate::capture::marks::{MarkStore, MarkStoreError};
+use crate::capture::netns::NamespaceError;
+use crate::capture::node::NodeNetwork;
 use crate::capture::{Backend, DetectError};
-use crate::config::{CaptureBackend, RunConfig};
+use crate::cni::server::BindError as CniBindError;
+use crate::cni::upkeep::Upkeep;
+use crate::config::{CaptureBackend, CaptureSettings, RunConfig};
 use crate::configuration::Configuration;
 use crate::dump::config_dump;
 use crate::last_good::{LastGood, Owner, keeper};
 use crate::limits::raise_descriptor_limit;
+use crate::pods::cgroup::CgroupRoot;
 use crate::pods::registry::Registry;
-use crate::pods::{PodManager, PodSettings, PodStatus};
+use crate::pods::scan::HostProc;
+use crate::pods::{Finding, PodManager, PodSettings, PodStatus, arrival};
 use crate::state::{SnapshotReader, store};
 use crate::worker::{self, Shared, WorkerHandle};
 
@@ -58,6 +64,9 @@ pub enum StartError {
     /// Neither way of capture works here.
     #[error(transparent)]
     Capture(#[from] DetectError),
+    /// The node's own network namespace cannot be opened.
+    #[error("--host-netns: {0}")]
+    NodeNetwork(#[from] NamespaceError),
     /// The state directory cannot be used.
     #[error(transparent)]
     Marks(#[from] MarkStoreError),
@@ -67,6 +76,9 @@ pub enum StartError {
     /// A port of the agent's own is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The CNI plugin's socket cannot be made.
+    #[error(transparent)]
+    Cni(#[from] CniBindError),
     /// A thread, a runtime or a signal handler cannot be made.
     #[error("the system refuses a thread, a descriptor or a signal handler: {0}")]
     System(#[from] std::io::Error),
@@ -84,8 +96,10 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     let (writer, snapshots) = store();
     let (trigger, watch) = drain::channel();
     let certificates = Arc::new(certificate_manager(&config)?);
-    let settings = pod_settings(&config)?;
+    let node_network = Arc::new(NodeNetwork::open(config.capture.host_netns.as_deref())?);
+    let settings = pod_settings(&config, &node_network)?;
     let client = xds_client(&config)?;
+    let cni = Upkeep::prepare(config.node.clone(), &config.cni, config.state_dir.clone(), &readiness)?;
     let pods = Arc::<Mutex<Vec<PodStatus>>>::default();
 
     let shown = Shown {
@@ -97,8 +111,12 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     for server in servers(&config, logging, metrics, &readiness, shutdown.handle(), shown)? {
         tasks.spawn(server.serve());
     }
-    let shared =
-        Shared { snapshots: snapshots.clone(), config: Arc::new(config.data_path.clone()), drain: watch };
+    let shared = Shared {
+        snapshots: snapshots.clone(),
+        config: Arc::new(config.data_path.clone()),
+        node_network,
+        drain: watch,
+    };
     let workers = start_workers(config.data_path.workers, &shared)?;
     drop(shared);
     info!(node = config.node, workers = workers.len(), capture = %settings.backend, "agent started");
@@ -109,8 +127,10 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     let mut configuration = Configuration::new(config.node.clone(), writer, synced, keeper);
     configuration.take_up(&last_good, SystemTime::now());
     tasks.spawn(configuration.follow(client));
-    let manager = PodManager::new(settings, certificates, Arc::clone(&workers));
-    let managing = tokio::task::spawn_local(manager.run(snapshots, move |statuses| {
+    let (arriving, arrivals) = arrival::channel();
+    tasks.spawn(cni.run(snapshots.clone(), arriving));
+    let manager = PodManager::new(settings, certificates, Arc::clone(&workers))?;
+    let managing = tokio::task::spawn_local(manager.run(snapshots, arrivals, move |statuses| {
         *pods.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
     }));
 
@@ -198,14 +218,28 @@ fn control_address(config: &RunConfig) -> Result<Uri, StartError> {
     address.parse().map_err(|source| StartError::Uri { address: address.clone(), source })
 }
 
-fn pod_settings(config: &RunConfig) -> Result<PodSettings, StartError> {
+fn pod_settings(config: &RunConfig, node_network: &Arc<NodeNetwork>) -> Result<PodSettings, StartError> {
     Ok(PodSettings {
         node: config.node.clone(),
+        node_network: Arc::clone(node_network),
         backend: backend(config.capture.capture)?,
-        allow_netns_annotation: config.capture.allow_netns_annotation,
+        finding: finding(&config.capture, node_network)?,
+        arrival_wait: config.data_path.unknown_wait,
         marks: MarkStore::open(&config.state_dir)?,
         registry: Registry::new(&config.state_dir),
     })
+}
+
+fn finding(capture: &CaptureSettings, node_network: &NodeNetwork) -> Result<Finding, NamespaceError> {
+    if capture.allow_netns_annotation {
+        return Ok(Finding::Annotations);
+    }
+    let Some(path) = capture.host_proc.clone() else { return Ok(Finding::Uid(None)) };
+    Ok(Finding::Uid(Some(HostProc {
+        path,
+        cgroup_root: CgroupRoot::new(&capture.kubelet_cgroup_root),
+        not_pods: node_network.not_pods()?,
+    })))
 }
 
 /// The backend that was asked for, or the one that works here.

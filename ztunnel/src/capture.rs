@@ -9,20 +9,24 @@
 pub mod conntrack;
 mod foreign;
 pub mod iptables;
+pub mod kubelet;
 mod legacy;
 pub mod listener;
 pub mod marks;
 pub mod netlink;
 pub mod netns;
 pub mod nftables;
+pub mod node;
 pub mod original_dst;
 pub mod routing;
 pub mod rules;
 pub mod socket;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::thread;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -66,7 +70,14 @@ impl Backend {
 
     fn install(self, rules: &RuleSet) -> Result<(), EnrollError> {
         match self {
-            Self::Nftables => nftables::install(rules)?,
+            Self::Nftables => match nftables::install(rules) {
+                // A kernel without the socket expression does not know a part of these rules.
+                Err(refused) if !rules.probe_ports.is_empty() && refused.is(&[Errno::ENOENT]) => {
+                    tracing::warn!(error = %refused, "a probe that only connects will not notice an application that does not listen: the kernel has no nft_socket");
+                    nftables::install(&RuleSet { probe_ports: BTreeSet::new(), ..rules.clone() })?;
+                }
+                installed => installed?,
+            },
             Self::Iptables => iptables::install(rules)?,
         }
         Ok(())
@@ -147,6 +158,26 @@ pub fn remove(pod: &NetworkNamespace) -> Result<(), EnrollError> {
     })?
 }
 
+/// Whether the rules of [`enroll`] are still there: a process of the pod that may configure its
+/// network can remove them.
+///
+/// # Errors
+/// When the kernel refuses to tell.
+pub fn is_in_place(pod: &NetworkNamespace) -> Result<bool, EnrollError> {
+    pod.run(|| Ok(nftables::is_in_place()? || foreign::look()?.iptables))?
+}
+
+/// Whether anything of ours is there, by whichever backend and version.
+///
+/// # Errors
+/// When the kernel refuses to tell.
+pub fn has_traces(pod: &NetworkNamespace) -> Result<bool, EnrollError> {
+    pod.run(|| {
+        let of_nftables = nftables::chains()?.iter().any(|(table, _)| table == nftables::TABLE);
+        Ok(of_nftables || foreign::look()?.iptables || routing::is_present()?)
+    })?
+}
+
 /// Why a pod could not be captured, or let go.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
@@ -198,7 +229,13 @@ fn try_out(backend: Backend) -> Result<(), EnrollError> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| NamespaceError::Home { source: errno.into() })?;
         // No connection will ever meet these rules, so the marks may be known.
         let marks = Marks::random(&mut SmallRng::seed_from_u64(0));
-        backend.install(&RuleSet { marks, exclusions: Exclusions::default(), ipv6: netns::has_ipv6() })
+        let rules = RuleSet {
+            marks,
+            exclusions: Exclusions::default(),
+            probe_ports: BTreeSet::new(),
+            ipv6: netns::has_ipv6(),
+        };
+        backend.install(&rules)
     });
     trial.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -27,6 +27,9 @@ pub enum Command {
     Capture(CaptureConfig),
     /// Remove every redirection that an agent left on this node.
     Uninstall(UninstallConfig),
+    /// Serve a call of the container runtime, which describes it in the environment (CNI), or bring the
+    /// plugin into the node's network configuration and out of it.
+    Cni(CniArguments),
 }
 
 /// Settings of `ztunnel run`.
@@ -54,6 +57,10 @@ pub struct RunConfig {
     #[command(flatten)]
     #[serde(flatten)]
     pub capture: CaptureSettings,
+    /// The CNI plugin.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub cni: CniSettings,
     /// Data path.
     #[command(flatten)]
     #[serde(flatten)]
@@ -108,8 +115,19 @@ pub struct CaptureSettings {
     pub capture: CaptureBackend,
     /// Capture pods named by the annotation `ambit.dev/netns`. Only where the author of a pod may
     /// name any network namespace of this node: in directory mode.
-    #[arg(long, env = "AMBIT_ALLOW_NETNS_ANNOTATION")]
+    #[arg(long, env = "AMBIT_ALLOW_NETNS_ANNOTATION", conflicts_with = "host_proc")]
     pub allow_netns_annotation: bool,
+    /// The node's /proc: pods that already run are found by their processes. Without it only pods are
+    /// captured that the CNI plugin tells of.
+    #[arg(long, env = "AMBIT_HOST_PROC", value_name = "DIR")]
+    pub host_proc: Option<PathBuf>,
+    /// The node's own network namespace, such as /host/proc/1/ns/net, for an agent that runs in a
+    /// network of its own. Kubelet probes come from there.
+    #[arg(long, env = "AMBIT_HOST_NETNS", value_name = "PATH")]
+    pub host_netns: Option<PathBuf>,
+    /// The cgroup that the kubelet keeps pods in: its setting cgroupRoot.
+    #[arg(long, env = "AMBIT_KUBELET_CGROUP_ROOT", default_value = "/", value_name = "PATH")]
+    pub kubelet_cgroup_root: String,
 }
 
 /// What installs the redirection.
@@ -167,6 +185,97 @@ pub struct DataPathConfig {
     pub drain_timeout: Duration,
 }
 
+/// How pods are captured before they start.
+#[derive(Debug, Clone, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CniSettings {
+    /// Directory of network configurations that the container runtime reads, usually
+    /// /etc/cni/net.d: the CNI plugin is put into the one it uses, and kept there.
+    #[arg(long, env = "AMBIT_CNI_CONF_DIR", requires = "cni_bin_dir", value_name = "DIR")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Directory in which the container runtime looks for plugins, usually /opt/cni/bin.
+    #[arg(long, env = "AMBIT_CNI_BIN_DIR", requires = "cni_conf_dir", value_name = "DIR")]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// What the plugin is told.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub plugin: CniPluginSettings,
+}
+
+/// What the CNI plugin is told.
+#[derive(Debug, Clone, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CniPluginSettings {
+    /// The network configuration to extend. Without it: the first one by name, as container runtimes
+    /// choose.
+    #[arg(long, env = "AMBIT_CNI_CONF_NAME", value_name = "FILE")]
+    pub cni_conf_name: Option<String>,
+    /// Directory of the host that survives a reboot, usually /var/lib/ambit: the list of enrolled
+    /// namespaces is kept there too, so that their pods do not start uncaptured before an agent runs.
+    #[arg(long, env = "AMBIT_CNI_STATE_DIR", value_name = "DIR")]
+    pub cni_state_dir: Option<PathBuf>,
+    /// How long the start of a pod may wait for being captured.
+    #[arg(long, env = "AMBIT_CNI_TIMEOUT", default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]
+    #[serde(serialize_with = "serialize_duration")]
+    pub cni_timeout: Duration,
+    /// Namespaces that the cluster cannot do without: their pods start even if the list is damaged and
+    /// no agent runs. May be repeated, or separated by commas.
+    #[arg(
+        long = "cni-system-namespace",
+        env = "AMBIT_CNI_SYSTEM_NAMESPACES",
+        value_delimiter = ',',
+        default_value = "kube-system",
+        value_name = "NAME"
+    )]
+    pub cni_system_namespaces: Vec<String>,
+    /// The namespace that the mesh itself runs in: its pods always start.
+    #[arg(long, env = "AMBIT_NAMESPACE", default_value = "ambit-system", value_name = "NAME")]
+    pub namespace: String,
+}
+
+/// Arguments of `ztunnel cni`.
+#[derive(Debug, Clone, Args)]
+pub struct CniArguments {
+    /// What to do beside serving a call.
+    #[command(subcommand)]
+    pub command: Option<CniCommand>,
+}
+
+/// What can be done about the CNI plugin.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CniCommand {
+    /// Copy this program to where the container runtime finds it, and name it in the network
+    /// configuration. An agent with --cni-conf-dir does that by itself.
+    Install(CniInstallConfig),
+    /// Take the plugin out of every network configuration and remove the program.
+    Uninstall(CniDirectories),
+}
+
+/// Settings of `ztunnel cni install`.
+#[derive(Debug, Clone, Args)]
+pub struct CniInstallConfig {
+    /// Where the plugin goes.
+    #[command(flatten)]
+    pub directories: CniDirectories,
+    /// What the plugin is told.
+    #[command(flatten)]
+    pub plugin: CniPluginSettings,
+    /// The agent's state directory: its socket is there.
+    #[arg(long, env = "AMBIT_STATE_DIR", default_value = "/run/ambit", value_name = "DIR")]
+    pub state_dir: PathBuf,
+}
+
+/// Where a container runtime has its network plugins.
+#[derive(Debug, Clone, Args)]
+pub struct CniDirectories {
+    /// Directory of network configurations.
+    #[arg(long, env = "AMBIT_CNI_CONF_DIR", default_value = "/etc/cni/net.d", value_name = "DIR")]
+    pub cni_conf_dir: PathBuf,
+    /// Directory of plugins.
+    #[arg(long, env = "AMBIT_CNI_BIN_DIR", default_value = "/opt/cni/bin", value_name = "DIR")]
+    pub cni_bin_dir: PathBuf,
+}
+
 /// Settings of `ztunnel capture`.
 #[derive(Debug, Clone, Args)]
 pub struct CaptureConfig {
@@ -187,9 +296,15 @@ pub struct CaptureConfig {
 /// Settings of `ztunnel uninstall`.
 #[derive(Debug, Clone, Args)]
 pub struct UninstallConfig {
-    /// The agent's state directory: it names the pods that were captured.
+    /// The agent's state directory: it names the pods that were captured by a path.
     #[arg(long, env = "AMBIT_STATE_DIR", default_value = "/run/ambit", value_name = "DIR")]
     pub state_dir: PathBuf,
+    /// The node's /proc: the network namespaces of all its processes are looked at.
+    #[arg(long, env = "AMBIT_HOST_PROC", value_name = "DIR")]
+    pub host_proc: Option<PathBuf>,
+    /// The node's own network namespace, which is left alone.
+    #[arg(long, env = "AMBIT_HOST_NETNS", value_name = "PATH")]
+    pub host_netns: Option<PathBuf>,
 }
 
 fn as_text<S: serde::Serializer>(value: &TrustDomain, serializer: S) -> Result<S::Ok, S::Error> {

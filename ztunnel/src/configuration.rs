@@ -2,7 +2,9 @@
 //! the last good configuration of an earlier run.
 //!
 //! The two are never merged. What was read from disk is published as it is and replaced whole, so
-//! that nothing of it stays that control does not send.
+//! that nothing of it stays that control does not send. One thing is not waited for and comes a little
+//! later: what is said of the mesh as a whole. Until it comes, what was last said holds, or an address
+//! of the mesh that nobody knows would for a moment count as one outside.
 //!
 //! A pod's policies and the pod that names them are resources of two types, which arrive one after
 //! the other. A configuration in which a pod of this node names a policy that is not there waits for
@@ -13,8 +15,10 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use ambit_mesh::mesh::Mesh;
 use ambit_mesh::policy::PolicyName;
-use ambit_mesh::snapshot::{Snapshot, State};
+use ambit_mesh::snapshot::{Change, Snapshot, State};
+use ambit_mesh::workload::TunnelProtocol;
 use ambit_runtime::readiness::Ready;
 use ambit_xds::client::{Batch, Client};
 use tokio::sync::{mpsc, watch};
@@ -42,6 +46,8 @@ pub struct Configuration {
     /// Until when what was received waits to become complete.
     held_until: Option<Instant>,
     in_force: Source,
+    /// What an earlier run knew of the mesh as a whole, until the first full configuration.
+    mesh_before: Option<Arc<Mesh>>,
     writer: SnapshotWriter,
     ready: Ready,
     keeper: Keeper,
@@ -68,6 +74,7 @@ impl Configuration {
             missing: BTreeSet::new(),
             held_until: None,
             in_force: Source::Nowhere,
+            mesh_before: None,
             writer,
             ready,
             keeper,
@@ -77,6 +84,7 @@ impl Configuration {
     /// Puts in force what an earlier run left, if that is any good.
     pub fn take_up(&mut self, last_good: &LastGood, now: SystemTime) {
         if let Some(snapshot) = last_good.take_up(now) {
+            self.mesh_before = snapshot.mesh().cloned();
             self.writer.publish(snapshot);
             self.in_force = Source::Disk;
             self.ready.ready();
@@ -102,9 +110,14 @@ impl Configuration {
     /// Takes in what control sends, and puts it in force once it is complete. If it is not, returns
     /// until when it may become so; then it is to be put in force as it is.
     pub fn apply(&mut self, batch: Batch, now: Instant) -> Option<Instant> {
-        self.received.apply(batch.changes);
+        self.received.apply(batch.changes.into_iter().map(|change| own_bindings_only(change, &self.node)));
         if !batch.synced {
             return None;
+        }
+        if let Some(before) = self.mesh_before.take()
+            && self.received.snapshot().mesh().is_none()
+        {
+            self.received.apply([Change::Mesh(before)]);
         }
         let snapshot = self.received.snapshot();
         let missing = self.missing_from(&snapshot);
@@ -136,11 +149,32 @@ impl Configuration {
         }
     }
 
-    /// What pods of this node name and `snapshot` does not have. Other nodes' pods are not decided
-    /// for here.
+    /// What pods of this node name and `snapshot` does not have. Nothing is decided here for pods of
+    /// other nodes and for those that are not in the mesh.
     fn missing_from(&self, snapshot: &Snapshot) -> BTreeSet<PolicyName> {
-        let named = snapshot.pods_on(&self.node).iter().flat_map(|pod| pod.authorization_policies.iter());
+        let pods = snapshot.pods_on(&self.node).iter();
+        let enrolled = pods.filter(|pod| pod.tunnel_protocol == TunnelProtocol::Hbone);
+        let named = enrolled.flat_map(|pod| pod.authorization_policies.iter());
         named.filter(|name| snapshot.policy(name).is_none()).cloned().collect()
+    }
+}
+
+/// What binds a workload to a pod is of use on the pod's node alone. A mesh has many times more pods
+/// than a node.
+fn own_bindings_only(change: Change, node: &str) -> Change {
+    match change {
+        Change::Workload(mut workload) if workload.pod.is_some() && *workload.node != *node => {
+            Arc::make_mut(&mut workload).pod = None;
+            Change::Workload(workload)
+        }
+        Change::Workload(_)
+        | Change::RemoveWorkload(_)
+        | Change::Service(_)
+        | Change::RemoveService(_)
+        | Change::Policy(_)
+        | Change::RemovePolicy(_)
+        | Change::Mesh(_)
+        | Change::RemoveMesh => change,
     }
 }
 
@@ -189,7 +223,7 @@ mod tests {
     use std::pin::Pin;
 
     use ambit_mesh::policy::{Action, AuthorizationPolicy, PolicyName, PolicyScope};
-    use ambit_mesh::snapshot::{Change, Snapshot};
+    use ambit_mesh::snapshot::Snapshot;
     use ambit_runtime::readiness::Readiness;
     use tempfile::TempDir;
 
@@ -281,6 +315,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_mesh_as_a_whole_stays_known_until_control_tells_of_it_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let told = |namespace: &str| Change::Mesh(Arc::new(Mesh::new([namespace.into()], [])));
+        let known = |agent: &Agent| {
+            let mesh = agent.snapshots.load()?.mesh().cloned()?;
+            Some(mesh.enrolled_namespaces().iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let mut first = Agent::start(&directory);
+        first.receive(batch(true, &["stays"]));
+        assert_eq!(known(&first), None);
+        first.receive(changes([told("before")]));
+        first.end().await;
+
+        let mut second = Agent::start(&directory);
+        assert_eq!(known(&second), some(&["before"]));
+        second.receive(batch(true, &["stays"]));
+        assert_eq!(known(&second), some(&["before"]), "it was not waited for");
+        second.receive(changes([told("now")]));
+        assert_eq!(known(&second), some(&["now"]));
+        second.receive(changes([Change::RemoveMesh]));
+        assert_eq!(known(&second), None);
+    }
+
+    #[tokio::test]
     async fn half_of_a_configuration_is_neither_used_nor_kept() {
         let directory = tempfile::tempdir().unwrap();
         let mut agent = Agent::start(&directory);
@@ -311,6 +369,24 @@ mod tests {
 
     fn changes(changes: impl IntoIterator<Item = Change>) -> Batch {
         Batch { changes: changes.into_iter().collect(), synced: true }
+    }
+
+    #[tokio::test]
+    async fn what_binds_a_pod_of_another_node_is_not_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut agent = Agent::start(&directory);
+        let mut elsewhere = crate::last_good::tests::workload("elsewhere");
+        elsewhere.node = "n2".into();
+        let own = crate::last_good::tests::workload("web");
+        assert!(own.pod.is_some() && elsewhere.pod.is_some() && *own.node == *"n1");
+        let names = [own.uid.clone(), elsewhere.uid.clone()];
+        let both = [own, elsewhere].map(|workload| Change::Workload(Arc::new(workload)));
+        agent.receive(batch(true, &["selecting"]));
+        agent.receive(changes(both));
+        let snapshot = agent.snapshots.load().unwrap();
+        let is_bound = names.map(|uid| snapshot.workload(&uid).unwrap().pod.is_some());
+        assert_eq!(is_bound, [true, false]);
+        assert_eq!(snapshot.pods().count(), 1);
     }
 
     #[tokio::test]

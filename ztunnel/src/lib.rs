@@ -11,6 +11,7 @@ pub mod accept;
 pub mod agent;
 pub mod application;
 pub mod capture;
+pub mod cni;
 pub mod config;
 pub mod configuration;
 pub mod dial;

@@ -4,8 +4,10 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use ambit_mesh::decide::{InboundError, InboundRequest, InboundTarget, ResponseFlag, inbound};
-use ambit_mesh::policy::Peer;
+use ambit_mesh::decide::{
+    InboundDecision, InboundError, InboundRequest, InboundTarget, ResponseFlag, inbound,
+};
+use ambit_mesh::policy::{Peer, Permit, admit_probe, may_be_probe};
 
 use crate::accept::Accepted;
 use crate::application::{ApplicationError, connect_app};
@@ -77,7 +79,24 @@ async fn admit(
     let snapshot = known_pod(pod).await.ok_or(Failure::NoSnapshot)?;
     let decision = inbound(&snapshot, &request)?;
     record.inbound_decided(&snapshot, &decision);
-    let (permit, listed) = permit(pod, &snapshot, &decision)?;
+    let permitted = permit(pod, &snapshot, &decision);
+    let (permit, listed) = permitted.or_else(|refused| probe(pod, peer, &decision).ok_or(refused))?;
     record.permitted(&permit);
     Ok((connect_app(pod, &permit).await?, listed))
+}
+
+/// What policy refuses may be a probe of the node's kubelet. The node's kernel is asked, which answers
+/// in one system call.
+fn probe(pod: &Pod, client: SocketAddr, decision: &InboundDecision) -> Option<(Permit, Listed)> {
+    let InboundDecision { workload, connection, .. } = decision;
+    if !may_be_probe(workload, connection) {
+        return None;
+    }
+    let node = pod.worker.node_sockets.as_ref()?;
+    let found = node
+        .find(client, connection.destination)
+        .inspect_err(|error| debug!(%client, %error, "cannot ask the node whose connection this is"));
+    let permit = admit_probe(workload, connection, client, &found.ok()??)?;
+    // No policy admitted it, so none is asked about it again.
+    Some((permit, pod.worker.flows.list(&pod.uid, None)))
 }

@@ -3,46 +3,78 @@
 //! `plan` says what to do; [`PodManager`] does it: opens namespaces and listeners, hands them to
 //! the workers, installs and removes redirections. Rules stay when the agent goes; they leave only
 //! with the pod's enrolment.
+//!
+//! A pod's network namespace is found by its UID: `found` has what the CNI plugin tells (`arrival`)
+//! and what the node's processes show (`scan`, which `cgroup` and `processes` read). In directory
+//! mode pods name it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_identity::manager::{CertificateManager, Issuer};
 use ambit_mesh::snapshot::Snapshot;
 use ambit_mesh::workload::WorkloadUid;
-use metrics::gauge;
-use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::capture::marks::MarkStore;
-use crate::capture::netns::NetworkNamespace;
+use crate::capture::netns::{NetworkNamespace, NetworkNamespaceId};
+use crate::capture::node::NodeNetwork;
 use crate::capture::{self, Backend};
-use crate::pods::enroll::{EnrollFailure, enroll};
-use crate::pods::plan::{Step, Wanted, plan, wanted};
+use crate::pods::arrival::CniEvent;
+use crate::pods::cni::Waiting;
+use crate::pods::enroll::{EnrollFailure, enroll, redirect};
+use crate::pods::found::Found;
+use crate::pods::plan::{Held, Place, Places, Step, Unbound, Wanted, known_pods, plan, wanted};
 use crate::pods::registry::Registry;
+use crate::pods::scan::{HostProc, Look, Scanner};
+use crate::pods::schedule::{Schedule, Stage};
 use crate::state::SnapshotReader;
 use crate::worker::{Command, WorkerHandle};
 
+pub mod arrival;
+pub mod cgroup;
+mod cni;
 mod enroll;
+mod found;
 mod plan;
+mod processes;
 pub mod registry;
+pub mod scan;
+mod schedule;
+mod status;
+
+pub use status::PodStatus;
 
 /// Settings of the manager.
 #[derive(Debug, Clone)]
 pub struct PodSettings {
     /// This node.
     pub node: String,
+    /// Its own network, which is no pod's.
+    pub node_network: Arc<NodeNetwork>,
     /// What installs the redirection.
     pub backend: Backend,
-    /// Whether pods may name their network namespace.
-    pub allow_netns_annotation: bool,
+    /// How namespaces of pods are found.
+    pub finding: Finding,
+    /// How long a pod that starts may wait until control has told of it.
+    pub arrival_wait: Duration,
     /// Where marks are kept.
     pub marks: MarkStore,
     /// Where captured namespaces are listed.
     pub registry: Registry,
+}
+
+/// How the network namespaces of pods are found.
+#[derive(Debug, Clone)]
+pub enum Finding {
+    /// Directory mode: pods name them, and whoever writes pods is trusted with the node.
+    Annotations,
+    /// By the CNI plugin, and by the node's processes where they may be looked at.
+    Uid(Option<HostProc>),
 }
 
 /// Owns every captured pod.
@@ -51,11 +83,20 @@ pub struct PodManager<I: Issuer> {
     certificates: Arc<CertificateManager<I>>,
     workers: Arc<[WorkerHandle]>,
     pods: BTreeMap<WorkloadUid, Managed>,
+    /// Pods that should be captured and cannot be found.
+    unbound: BTreeMap<WorkloadUid, Wanted>,
+    found: Found<NetworkNamespace>,
+    /// Pods whose sandbox may have ended: the next look at their processes decides.
+    unsure: BTreeSet<Arc<str>>,
+    /// Pods that wait for control to tell of them before they start.
+    waiting: Vec<Waiting>,
+    scanner: Option<Scanner>,
+    schedule: Schedule,
 }
 
 /// A pod under management.
 struct Managed {
-    wanted: Wanted,
+    held: Held,
     state: PodState,
 }
 
@@ -69,93 +110,172 @@ enum PodState {
     Failed(EnrollFailure),
 }
 
-/// A pod, for the configuration dump.
-#[derive(Debug, Serialize)]
-pub struct PodStatus {
-    /// The workload.
-    pub workload: String,
-    /// Its network namespace.
-    pub network_namespace: PathBuf,
-    /// captured, leaving or failed.
-    pub state: &'static str,
-    /// Why it failed.
-    pub error: Option<String>,
+/// What has happened.
+enum Event {
+    Snapshot,
+    NoMoreSnapshots,
+    Upkeep,
+    Cni(CniEvent),
+    Look(Look),
 }
 
 impl<I: Issuer> PodManager<I> {
     /// A manager without pods.
+    ///
+    /// # Errors
+    /// When the thread that looks for pods cannot be started.
     pub fn new(
         settings: PodSettings,
         certificates: Arc<CertificateManager<I>>,
         workers: Arc<[WorkerHandle]>,
-    ) -> Self {
-        Self { settings, certificates, workers, pods: BTreeMap::new() }
+    ) -> io::Result<Self> {
+        let scanner = match &settings.finding {
+            Finding::Uid(Some(host_proc)) => Some(Scanner::start(host_proc.clone())?),
+            Finding::Uid(None) | Finding::Annotations => None,
+        };
+        Ok(Self {
+            settings,
+            certificates,
+            workers,
+            pods: BTreeMap::new(),
+            unbound: BTreeMap::new(),
+            found: Found::default(),
+            unsure: BTreeSet::new(),
+            waiting: Vec::new(),
+            scanner,
+            schedule: Schedule::new(Instant::now()),
+        })
     }
 
-    /// Follows the snapshots until the writer is gone. `on_change` is told after every round.
-    pub async fn run(mut self, mut snapshots: SnapshotReader, mut on_change: impl FnMut(Vec<PodStatus>)) {
+    /// Follows the snapshots until the writer is gone, and answers the CNI plugin. `on_change` is told
+    /// after every round.
+    pub async fn run(
+        mut self,
+        mut snapshots: SnapshotReader,
+        mut cni: mpsc::Receiver<CniEvent>,
+        mut on_change: impl FnMut(Vec<PodStatus>),
+    ) {
         let mut upkeep = tokio::time::interval(UPKEEP);
         loop {
-            tokio::select! {
-                // Neither arm loses anything when the other is taken.
-                more = snapshots.changed() => if !more { return },
-                _ = upkeep.tick() => self.finish_leaving().await,
+            let event = tokio::select! {
+                // No arm loses anything when another is taken.
+                more = snapshots.changed() => if more { Event::Snapshot } else { Event::NoMoreSnapshots },
+                _ = upkeep.tick() => Event::Upkeep,
+                Some(event) = cni.recv() => Event::Cni(event),
+                Some(look) = next_look(&mut self.scanner) => Event::Look(look),
+            };
+            let snapshot = snapshots.load();
+            match event {
+                Event::NoMoreSnapshots => return,
+                Event::Snapshot => {}
+                Event::Upkeep => self.finish_leaving().await,
+                Event::Cni(event) => self.on_cni(event, snapshot.as_deref()),
+                Event::Look(look) => self.on_look(look),
             }
-            if let Some(snapshot) = snapshots.load() {
-                self.reconcile(&snapshot);
-                on_change(self.statuses());
+            if let Some(snapshot) = &snapshot {
+                self.reconcile(snapshot);
             }
+            self.answer_waiting(snapshot.as_deref());
+            self.look_if_due();
+            on_change(self.statuses());
         }
     }
 
     fn reconcile(&mut self, snapshot: &Snapshot) {
-        let wanted = wanted(snapshot, &self.settings.node, self.settings.allow_netns_annotation);
+        let found = &self.found;
+        let find = |pod_uid: &str| match (found.namespace(pod_uid), found.contested(pod_uid)) {
+            (Some((id, _)), _) => Ok(id),
+            (None, Some(contested)) => Err(Unbound::Contested(contested.to_string())),
+            (None, None) => Err(Unbound::NotFound),
+        };
+        let annotations_count = matches!(self.settings.finding, Finding::Annotations);
+        let places = Places { annotations_count, find: &find };
+        let wanted = wanted(snapshot, &self.settings.node, &places);
         let identities: BTreeSet<_> = wanted.values().map(|pod| pod.identity.clone()).collect();
         identities.iter().for_each(|id| self.certificates.track(id));
-        let known = self.pods.iter().map(|(uid, pod)| (uid, (&pod.wanted, pod.state.phase()))).collect();
+        let known = self.pods.iter().map(|(uid, pod)| (uid, (&pod.held, pod.state.phase()))).collect();
         for step in plan(&known, &wanted, snapshot) {
             self.take(step);
         }
+        self.note_unbound(wanted);
         // Pods on their way out still serve open connections with their certificate.
-        let in_use = self.pods.values().map(|pod| pod.wanted.identity.clone());
+        let in_use = self.pods.values().map(|pod| pod.held.identity.clone());
         self.certificates.keep_only(&identities.into_iter().chain(in_use).collect());
+        self.found.prune(&known_pods(snapshot, &self.settings.node));
         self.count();
     }
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Capture(uid, wanted) => self.capture(uid, wanted),
+            Step::Capture(uid, held) => self.capture(uid, held),
+            Step::Redirect(uid, held) => self.redirect(&uid, held),
             Step::Release(uid) => self.release(uid),
             Step::Forget(uid) => self.forget(&uid),
         }
     }
 
-    fn capture(&mut self, uid: WorkloadUid, wanted: Wanted) {
-        let certificate = self.certificates.subscribe(&wanted.identity);
-        let failed_before = self.pods.get(&uid).is_some_and(|pod| matches!(pod.state, PodState::Failed(_)));
-        let state = match enroll(&self.settings, &uid, &wanted, &certificate, &self.workers) {
+    fn capture(&mut self, uid: WorkloadUid, held: Held) {
+        let certificate = self.certificates.subscribe(&held.identity);
+        let before = self.pods.remove(&uid).map(|pod| pod.state);
+        let failed_before = matches!(before, Some(PodState::Failed(_)));
+        let netns = match before {
+            Some(PodState::Leaving(netns) | PodState::Captured(netns)) => Ok(netns),
+            Some(PodState::Failed(_)) | None => self.namespace(&held),
+        };
+        let enrolled = netns.and_then(|netns| {
+            enroll(&self.settings, &uid, &held, &netns, &certificate, &self.workers).map(|()| netns)
+        });
+        let state = match enrolled {
             Ok(netns) => {
-                info!(workload = %uid, netns = %wanted.network_namespace.display(), "pod captured");
+                info!(workload = %uid, pod = %held.pod_uid, netns = %netns.path().display(), "pod captured");
                 PodState::Captured(netns)
             }
             Err(failure) => {
                 if !failed_before {
-                    warn!(workload = %uid, error = %failure, "pod not captured: trying again");
+                    warn!(workload = %uid, pod = %held.pod_uid, error = %failure, "pod not captured: trying again");
                 }
                 PodState::Failed(failure)
             }
         };
-        self.pods.insert(uid, Managed { wanted, state });
+        self.pods.insert(uid, Managed { held, state });
+    }
+
+    fn namespace(&self, held: &Held) -> Result<Arc<NetworkNamespace>, EnrollFailure> {
+        let netns = match &held.place {
+            Place::Named(path) => Arc::new(NetworkNamespace::open(path)?),
+            Place::Found(id) => {
+                let found = self.found.namespace(&held.pod_uid).filter(|(found, _)| found == id);
+                Arc::clone(found.ok_or(EnrollFailure::Lost)?.1)
+            }
+        };
+        if netns.id() == self.settings.node_network.id() {
+            return Err(EnrollFailure::Node);
+        }
+        Ok(netns)
+    }
+
+    /// Other ports or ranges are left alone: the rules are replaced under open connections.
+    fn redirect(&mut self, uid: &WorkloadUid, changed: Held) {
+        let Some(Managed { held, state: PodState::Captured(netns) }) = self.pods.get_mut(uid) else { return };
+        match redirect(&self.settings, &changed, netns) {
+            Ok(()) => {
+                info!(workload = %uid, "the pod's redirection was changed");
+                *held = changed;
+            }
+            Err(error) => {
+                warn!(workload = %uid, %error, "the pod's rules could not be changed: trying again");
+            }
+        }
     }
 
     fn release(&mut self, uid: WorkloadUid) {
-        let Some(Managed { wanted, state }) = self.pods.remove(&uid) else { return };
+        let Some(Managed { held, state }) = self.pods.remove(&uid) else { return };
         let state = match state {
             PodState::Captured(netns) => self.stop_capturing(&uid, netns),
             leaving @ PodState::Leaving(_) => leaving,
             PodState::Failed(_) => return,
         };
-        self.pods.insert(uid, Managed { wanted, state });
+        self.pods.insert(uid, Managed { held, state });
     }
 
     fn stop_capturing(&self, uid: &WorkloadUid, netns: Arc<NetworkNamespace>) -> PodState {
@@ -177,6 +297,48 @@ impl<I: Issuer> PodManager<I> {
         }
     }
 
+    /// Keeps what could not be found, to be shown, and to be looked for.
+    fn note_unbound(&mut self, wanted: BTreeMap<WorkloadUid, Wanted>) {
+        let is_unbound = |uid: &WorkloadUid, pod: &Wanted| pod.place.is_err() && !self.pods.contains_key(uid);
+        let unbound: BTreeMap<_, _> = wanted.into_iter().filter(|(uid, pod)| is_unbound(uid, pod)).collect();
+        for (uid, pod) in &unbound {
+            if let Err(reason @ (Unbound::Contested(_) | Unbound::Shared { .. })) = &pod.place
+                && self.unbound.get(uid) != Some(pod)
+            {
+                warn!(workload = %uid, pod = %pod.pod_uid, %reason, "pod not captured");
+            }
+        }
+        let stage = |pod: &Wanted| if pod.has_address { Stage::Addressed } else { Stage::Scheduled };
+        let missing = unbound.values().map(|pod| (Arc::clone(&pod.pod_uid), stage(pod))).collect();
+        self.schedule.missing(missing, Instant::now());
+        self.unbound = unbound;
+    }
+
+    fn look_if_due(&mut self) {
+        if let Some(scanner) = &self.scanner
+            && self.schedule.take_up(Instant::now())
+        {
+            scanner.ask(self.unbound.values().map(|pod| Arc::clone(&pod.pod_uid)).collect());
+        }
+    }
+
+    fn on_look(&mut self, look: Look) {
+        self.schedule.done();
+        self.found.see(&look.sight, look.opened);
+        let over: Vec<Arc<str>> = std::mem::take(&mut self.unsure)
+            .into_iter()
+            .filter(|uid| self.found.namespace(uid).is_none())
+            .collect();
+        over.iter().for_each(|pod_uid| self.forget_pod(pod_uid));
+    }
+
+    fn forget_pod(&mut self, pod_uid: &str) {
+        let is_it = |pod: &Managed| *pod.held.pod_uid == *pod_uid;
+        let uids: Vec<_> =
+            self.pods.iter().filter(|(_, pod)| is_it(pod)).map(|(uid, _)| uid.clone()).collect();
+        uids.iter().for_each(|uid| self.forget(uid));
+    }
+
     /// Removes what is left of pods whose last connection has ended.
     async fn finish_leaving(&mut self) {
         let leaving: Vec<WorkloadUid> = self
@@ -189,12 +351,12 @@ impl<I: Issuer> PodManager<I> {
             if self.open_connections(&uid).await > 0 {
                 continue;
             }
-            let Some(Managed { state: PodState::Leaving(netns), wanted }) = self.pods.remove(&uid) else {
+            let Some(Managed { state: PodState::Leaving(netns), held }) = self.pods.remove(&uid) else {
                 continue;
             };
-            if let Err(error) = self.clear(&netns, &wanted) {
+            if let Err(error) = self.clear(&netns, &held) {
                 warn!(workload = %uid, %error, "the pod's rules could not be removed: trying again");
-                self.pods.insert(uid, Managed { wanted, state: PodState::Leaving(netns) });
+                self.pods.insert(uid, Managed { held, state: PodState::Leaving(netns) });
                 continue;
             }
             info!(workload = %uid, "pod left the mesh");
@@ -202,10 +364,13 @@ impl<I: Issuer> PodManager<I> {
         }
     }
 
-    fn clear(&self, netns: &NetworkNamespace, wanted: &Wanted) -> Result<(), EnrollFailure> {
+    fn clear(&self, netns: &NetworkNamespace, held: &Held) -> Result<(), EnrollFailure> {
         capture::remove(netns)?;
-        self.settings.marks.forget(&wanted.pod_uid)?;
-        self.settings.registry.forget(&wanted.network_namespace)?;
+        self.settings.marks.forget(&held.pod_uid)?;
+        match &held.place {
+            Place::Named(path) => self.settings.registry.forget(path)?,
+            Place::Found(_) => {}
+        }
         Ok(())
     }
 
@@ -224,37 +389,17 @@ impl<I: Issuer> PodManager<I> {
         self.workers.iter().for_each(|worker| worker.send(command()));
     }
 
-    fn statuses(&self) -> Vec<PodStatus> {
-        let status = |(uid, pod): (&WorkloadUid, &Managed)| PodStatus {
-            workload: uid.to_string(),
-            network_namespace: pod.wanted.network_namespace.clone(),
-            state: match &pod.state {
-                PodState::Captured(_) => "captured",
-                PodState::Leaving(_) => "leaving",
-                PodState::Failed(_) => "failed",
-            },
-            error: match &pod.state {
-                PodState::Failed(failure) => Some(failure.to_string()),
-                PodState::Captured(_) | PodState::Leaving(_) => None,
-            },
-        };
-        self.pods.iter().map(status).collect()
-    }
-
-    fn count(&self) {
-        let failed = self.pods.values().filter(|pod| matches!(pod.state, PodState::Failed(_))).count();
-        gauge!("workload_manager_active_proxy_count").set((self.pods.len() - failed) as f64);
-        gauge!("workload_manager_pending_proxy_count").set(failed as f64);
+    /// Whether a namespace is the node's own or the agent's.
+    fn is_no_pods(&self, namespace: NetworkNamespaceId) -> bool {
+        namespace == self.settings.node_network.id()
     }
 }
 
-impl PodState {
-    fn phase(&self) -> plan::Phase {
-        match self {
-            Self::Captured(_) => plan::Phase::Captured,
-            Self::Leaving(_) => plan::Phase::Leaving,
-            Self::Failed(_) => plan::Phase::Failed,
-        }
+/// The next look at the node's processes; never, if none are made.
+async fn next_look(scanner: &mut Option<Scanner>) -> Option<Look> {
+    match scanner {
+        Some(scanner) => scanner.look().await,
+        None => std::future::pending().await,
     }
 }
 

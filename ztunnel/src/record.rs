@@ -11,7 +11,7 @@ use ambit_hbone::relay::{RelayCause, RelayEnd};
 use ambit_mesh::address::NetworkAddress;
 use ambit_mesh::decide::{InboundDecision, OutboundDecision, ResponseFlag, Transport};
 use ambit_mesh::identity::SpiffeId;
-use ambit_mesh::policy::{Action, Permit};
+use ambit_mesh::policy::{Action, AllowedBy, Permit};
 use ambit_mesh::service::Service;
 use ambit_mesh::snapshot::Snapshot;
 use ambit_mesh::workload::Workload;
@@ -35,6 +35,7 @@ pub struct Record {
     service: Option<Arc<Service>>,
     source_identity: Option<SpiffeId>,
     destination_identity: Option<SpiffeId>,
+    bypass: Option<&'static str>,
     open: Option<ConnectionMetrics>,
 }
 
@@ -81,6 +82,7 @@ impl Record {
             service: None,
             source_identity: None,
             destination_identity: None,
+            bypass: None,
             open: None,
         }
     }
@@ -127,8 +129,12 @@ impl Record {
         self.service.clone_from(&decision.service);
     }
 
-    /// Logs what policies on trial would have said.
-    pub fn permitted(&self, permit: &Permit) {
+    /// Keeps what let it through, and logs what policies on trial would have said.
+    pub fn permitted(&mut self, permit: &Permit) {
+        self.bypass = match permit.allowed_by() {
+            AllowedBy::KubeletProbe => Some("kubelet probe"),
+            AllowedBy::NoAllowPolicy | AllowedBy::Rule { .. } => None,
+        };
         for verdict in permit.dry_run() {
             let action = match verdict.action {
                 Action::Allow => "ALLOW",
@@ -183,6 +189,7 @@ impl Record {
             duration: self.started.elapsed(),
             error,
             flag,
+            bypass: self.bypass,
         }
         .emit();
     }

@@ -24,11 +24,13 @@ use rand::rngs::SmallRng;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::accept;
+use crate::capture::kubelet::NodeSockets;
 use crate::capture::marks::Marks;
 use crate::capture::netns::NetworkNamespace;
+use crate::capture::node::NodeNetwork;
 use crate::config::DataPathConfig;
 use crate::dial::TunnelPool;
 use crate::flows::{Flows, StopReason};
@@ -42,6 +44,8 @@ pub struct Shared {
     pub snapshots: SnapshotReader,
     /// Settings of the data path.
     pub config: Arc<DataPathConfig>,
+    /// The node's own network, where the kubelet's sockets are.
+    pub node_network: Arc<NodeNetwork>,
     /// Says when to stop.
     pub drain: DrainWatch,
 }
@@ -128,6 +132,8 @@ pub struct Worker {
     pub rng: RefCell<SmallRng>,
     /// Its open connections.
     pub flows: Flows,
+    /// Tells whether the node's kubelet is at the other end of a connection.
+    pub node_sockets: Option<NodeSockets>,
     /// How long connections may be silent.
     pub idle: IdleLimits,
 }
@@ -213,6 +219,7 @@ async fn run(index: usize, shared: Shared, mut commands: mpsc::UnboundedReceiver
         pipes: PipePool::default(),
         rng: RefCell::new(SmallRng::from_os_rng()),
         flows: Flows::default(),
+        node_sockets: node_sockets(&shared.node_network),
         idle: IdleLimits { open: config.idle_timeout, half_closed: config.half_closed_timeout },
         shared: shared.clone(),
     });
@@ -241,6 +248,15 @@ async fn run(index: usize, shared: Shared, mut commands: mpsc::UnboundedReceiver
     worker.flows.stop_all(&StopReason::Drained);
     worker.flows.emptied().await;
     reauthorizing.abort();
+}
+
+/// A node that cannot be asked has no probes: they are refused like everybody else.
+fn node_sockets(node: &NodeNetwork) -> Option<NodeSockets> {
+    NodeSockets::open(node)
+        .inspect_err(|error| {
+            warn!(%error, "kubelet probes are not recognised: a policy that refuses plain text refuses them");
+        })
+        .ok()
 }
 
 fn on_command(worker: &Rc<Worker>, pods: &mut HashMap<WorkloadUid, Serving>, command: Command) {

@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail by panicking")]
 
+#[path = "capture_netns/arrival.rs"]
+mod arrival;
 #[path = "capture_netns/connections.rs"]
 mod connections;
 #[path = "capture_netns/exclusions.rs"]

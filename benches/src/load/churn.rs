@@ -84,5 +84,6 @@ fn pod(number: u8) -> PodObject {
         addresses: vec![Ipv4Addr::new(10, 10, 100, number + 1).into()],
         ready: true,
         terminating: false,
+        probe_port: None,
     }
 }

@@ -1,11 +1,12 @@
 //! `v1` Pod, as far as it is used.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::Deserialize;
 
 use super::meta::Meta;
-use super::values::{Protocol, null_is_default};
+use super::values::{Protocol, TargetPort, null_is_default};
 
 /// A pod.
 #[derive(Clone, Debug, Deserialize)]
@@ -41,7 +42,7 @@ pub struct PodSpec {
     pub init_containers: Vec<Container>,
 }
 
-/// A container, as far as its ports go.
+/// A container, as far as its ports and those who call them go.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
@@ -50,6 +51,47 @@ pub struct Container {
     pub ports: Vec<ContainerPort>,
     /// `Always` makes an init container a sidecar.
     pub restart_policy: Option<String>,
+    /// Whether it is to be restarted.
+    pub liveness_probe: Option<Handler>,
+    /// Whether it may take traffic.
+    pub readiness_probe: Option<Handler>,
+    /// Whether it has started.
+    pub startup_probe: Option<Handler>,
+    /// What is called when it starts and before it ends.
+    #[serde(deserialize_with = "null_is_default")]
+    pub lifecycle: Lifecycle,
+}
+
+/// What the kubelet calls when a container starts and before it ends.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Lifecycle {
+    /// After its start.
+    pub post_start: Option<Handler>,
+    /// Before its end.
+    pub pre_stop: Option<Handler>,
+}
+
+/// How the kubelet calls a container: at most one of them is given.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Handler {
+    /// By HTTP.
+    pub http_get: Option<Call>,
+    /// By opening a connection.
+    pub tcp_socket: Option<Call>,
+    /// By gRPC's health protocol.
+    pub grpc: Option<Call>,
+}
+
+/// Where the kubelet connects to.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Call {
+    /// A host other than the pod.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub host: String,
+    /// The port.
+    pub port: TargetPort,
 }
 
 /// A named port of a container.
@@ -141,14 +183,42 @@ impl Pod {
 
     /// The number of a TCP port that one of its containers names.
     pub fn named_port(&self, name: &str) -> Option<u16> {
+        self.lasting_containers().find_map(|container| container.named_port(name))
+    }
+
+    /// The TCP ports of the pod that its node's kubelet calls.
+    pub fn probe_ports(&self) -> BTreeSet<u16> {
+        self.lasting_containers().flat_map(Container::probe_ports).collect()
+    }
+
+    /// The containers that run as long as the pod does.
+    fn lasting_containers(&self) -> impl Iterator<Item = &Container> {
         let sidecars =
             self.spec.init_containers.iter().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-        self.spec
-            .containers
-            .iter()
-            .chain(sidecars)
-            .flat_map(|container| &container.ports)
-            .find(|port| port.name.as_deref() == Some(name) && port.protocol == Protocol::Tcp)
-            .map(|port| port.container_port)
+        self.spec.containers.iter().chain(sidecars)
+    }
+}
+
+impl Container {
+    fn named_port(&self, name: &str) -> Option<u16> {
+        let is_named =
+            |port: &&ContainerPort| port.name.as_deref() == Some(name) && port.protocol == Protocol::Tcp;
+        self.ports.iter().find(is_named).map(|port| port.container_port)
+    }
+
+    fn probe_ports(&self) -> impl Iterator<Item = u16> {
+        let Lifecycle { post_start, pre_stop } = &self.lifecycle;
+        let handlers =
+            [&self.liveness_probe, &self.readiness_probe, &self.startup_probe, post_start, pre_stop];
+        let calls = handlers
+            .into_iter()
+            .flatten()
+            .flat_map(|handler| [&handler.http_get, &handler.tcp_socket, &handler.grpc])
+            .flatten();
+        // A call to another host does not come to the pod.
+        calls.filter(|call| call.host.is_empty()).filter_map(|call| match &call.port {
+            TargetPort::Number(port) => Some(*port),
+            TargetPort::Name(name) => self.named_port(name),
+        })
     }
 }

@@ -56,6 +56,7 @@ impl Control {
             network: Network::default(),
             trust_domain: TrustDomain::default(),
             netns_annotation: NetnsAnnotation::Ignored,
+            mesh_ranges: Vec::new(),
         };
         let (tokens, known_tokens) = watch::channel(Arc::default());
         let (publisher, published) = publish::channel();

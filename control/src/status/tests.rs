@@ -30,6 +30,7 @@ impl Control {
             network: Network::default(),
             trust_domain: TrustDomain::default(),
             netns_annotation: NetnsAnnotation::Ignored,
+            mesh_ranges: Vec::new(),
         };
         let translated = translate(&self.inputs, &settings);
         Generation { number: 1, inputs: self.inputs.clone(), translated }

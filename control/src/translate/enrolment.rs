@@ -24,8 +24,11 @@ pub(super) enum Enrolment {
 
 /// Decides from the labels of the pod and of its namespace; the pod's own come first.
 pub(super) fn of(pod: &Pod, namespace: Option<&StringMap>) -> Enrolment {
-    let of_namespace = namespace.and_then(|labels| labels.get(DATAPLANE_MODE)).map(String::as_str);
-    if pod.metadata.label(DATAPLANE_MODE).or(of_namespace) != Some("ambient") {
+    let is_asked = match pod.metadata.label(DATAPLANE_MODE) {
+        Some(mode) => mode == AMBIENT,
+        None => is_asked_for(namespace),
+    };
+    if !is_asked {
         return Enrolment::NotAsked;
     }
     if pod.spec.host_network {
@@ -35,6 +38,14 @@ pub(super) fn of(pod: &Pod, namespace: Option<&StringMap>) -> Enrolment {
         OTHER_MESHES.into_iter().find(|annotation| pod.metadata.annotations.contains_key(*annotation));
     other.map_or(Enrolment::Enrolled, |annotation| Enrolment::OtherMesh { annotation })
 }
+
+/// Whether a namespace with these labels asks for its pods to be in the mesh.
+pub(super) fn is_asked_for(namespace: Option<&StringMap>) -> bool {
+    namespace.and_then(|labels| labels.get(DATAPLANE_MODE)).is_some_and(|mode| mode == AMBIENT)
+}
+
+/// The label's value that opts in.
+const AMBIENT: &str = "ambient";
 
 /// Annotations that Istio's injector and Istio's CNI agent leave on a pod they handle.
 const OTHER_MESHES: [&str; 2] = ["sidecar.istio.io/status", "ambient.istio.io/redirection"];

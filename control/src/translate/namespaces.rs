@@ -15,7 +15,7 @@ use ambit_mesh::workload::{TunnelProtocol, Workload};
 use super::endpoints::{self, Endpoints};
 use super::peer_authentication::PeerAuthentications;
 use super::view::{Named, PodsByAddress, View};
-use super::{Notes, Reason, Settings, Translated, authorization, is_root, service, workload};
+use super::{Notes, Reason, Settings, Translated, authorization, is_root, mesh, service, workload};
 use crate::inputs::Inputs;
 use crate::objects::{Kind, KnownKind, ObjectKey, Pod};
 
@@ -69,6 +69,8 @@ impl Translator {
         }
         let of_peers = peers.policies().into_iter().map(|policy| (policy.name.clone(), Arc::new(policy)));
         out.policies.extend(of_peers);
+        out.enrolled_namespaces = mesh::enrolled_namespaces(&view);
+        out.mesh_ranges = mesh::ranges(&view, settings, &mut out.notes);
         out.join(kept.parts.values());
         self.kept = Some(kept);
         out

@@ -70,6 +70,7 @@ fn settings() -> Settings {
         network: Network::default(),
         trust_domain: TrustDomain::default(),
         netns_annotation: NetnsAnnotation::Honoured,
+        mesh_ranges: Vec::new(),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::source::Origin;
 #[derive(Debug, Default)]
 pub(super) struct View<'a> {
     pub(super) namespaces: BTreeMap<&'a str, &'a Namespace>,
-    pub(super) nodes: BTreeMap<&'a str, &'a Node>,
+    pub(super) nodes: BTreeMap<&'a str, Named<'a, Node>>,
     /// By namespace.
     pub(super) pods: BTreeMap<&'a str, Vec<Named<'a, Pod>>>,
     /// By namespace.
@@ -84,7 +84,7 @@ impl<'a> View<'a> {
                 self.namespaces.insert(&key.name, object);
             }
             Object::Node(object) => {
-                self.nodes.insert(&key.name, object);
+                self.nodes.insert(&key.name, Named { key, origin, object });
             }
             Object::Pod(object) => {
                 self.pods.entry(namespace).or_default().push(Named { key, origin, object });

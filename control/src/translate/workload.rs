@@ -1,26 +1,21 @@
 //! Pod -> [`Workload`].
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 use ambit_mesh::address::ServiceName;
 use ambit_mesh::identity::SpiffeId;
 use ambit_mesh::policy::PolicyNames;
 use ambit_mesh::service::PortMapping;
 use ambit_mesh::workload::{
-    Locality, NetworkMode, PodBinding, TunnelProtocol, Workload, WorkloadStatus, WorkloadType, WorkloadUid,
+    Locality, NetworkMode, TunnelProtocol, Workload, WorkloadStatus, WorkloadType, WorkloadUid,
 };
 
 use super::enrolment::{self, Enrolment};
 use super::peer_authentication::PeerAuthentications;
 use super::view::{Named, View};
-use super::{NetnsAnnotation, Notes, Reason, Settings, authorization};
+use super::{Notes, Reason, Settings, authorization, binding};
 use crate::objects::meta::OwnerReference;
 use crate::objects::{Node, Pod};
-
-/// Directory mode: where the pod's network namespace is.
-const NETNS_ANNOTATION: &str = "ambit.dev/netns";
 
 /// Translates a pod. One that ended, or that has neither an address nor a node, is nothing to the
 /// mesh. A scheduled pod is published before it has an address: its node captures it at start.
@@ -65,11 +60,11 @@ pub(super) fn translate(
         locality: view
             .nodes
             .get(object.spec.node_name.as_str())
-            .map(|node| locality(node))
+            .map(|node| locality(node.object))
             .unwrap_or_default(),
         capacity: 1,
         services: services.into_iter().collect(),
-        pod: binding(pod, is_enrolled, settings, notes),
+        pod: Some(Box::new(binding::of(pod, is_enrolled, settings, notes))),
     })
 }
 
@@ -119,35 +114,6 @@ fn policies(pod: &Named<'_, Pod>, view: &View<'_>, peers: &PeerAuthentications<'
     policies.extend(peers.selecting(pod.namespace(), labels));
     policies.sort_unstable();
     policies.into()
-}
-
-/// What the agent needs to find the pod on its node.
-fn binding(
-    pod: &Named<'_, Pod>,
-    is_enrolled: bool,
-    settings: &Settings,
-    notes: &mut Notes,
-) -> Option<PodBinding> {
-    let path = pod.object.metadata.annotation(NETNS_ANNOTATION);
-    if path.is_some() && settings.netns_annotation == NetnsAnnotation::Ignored {
-        let message = format!(
-            "annotation {NETNS_ANNOTATION} counts only when control runs with --allow-netns-annotation"
-        );
-        notes.add(pod.key, Reason::NoEffect, message);
-    }
-    let network_namespace = match settings.netns_annotation {
-        NetnsAnnotation::Honoured => path.map(PathBuf::from),
-        NetnsAnnotation::Ignored => None,
-    };
-    is_enrolled.then(|| PodBinding { pod_uid: pod_uid(pod), network_namespace })
-}
-
-/// A pod written by hand has no UID: its name serves, which is as unique in one directory.
-fn pod_uid(pod: &Named<'_, Pod>) -> Arc<str> {
-    match pod.object.metadata.uid.as_str() {
-        "" => format!("{}.{}", pod.namespace(), pod.name()).into(),
-        uid => uid.into(),
-    }
 }
 
 /// The topology labels that cloud providers put on Nodes.

@@ -10,8 +10,8 @@ use crate::policy::{Action, AuthorizationPolicy, PolicyName, PolicyNames, Policy
 use crate::service::{AppProtocol, IpFamilies, LoadBalancing, PortMapping, Service};
 use crate::snapshot::{Change, Snapshot, State};
 use crate::workload::{
-    Locality, NetworkMode, PodBinding, ServicePorts, TunnelProtocol, Workload, WorkloadStatus, WorkloadType,
-    WorkloadUid,
+    CaptureExclusions, Locality, NetworkMode, PodBinding, ServicePorts, TunnelProtocol, Workload,
+    WorkloadStatus, WorkloadType, WorkloadUid,
 };
 
 pub(crate) fn ip(text: &str) -> IpAddr {
@@ -69,7 +69,12 @@ pub(crate) fn workload(name: &str, addresses: &[&str]) -> Workload {
         locality: Locality::default(),
         capacity: 1,
         services: ServicePorts::default(),
-        pod: Some(PodBinding { pod_uid: format!("uid-of-{name}").into(), network_namespace: None }),
+        pod: Some(Box::new(PodBinding {
+            pod_uid: format!("uid-of-{name}").into(),
+            network_namespace: None,
+            probe_ports: Default::default(),
+            exclusions: CaptureExclusions::default(),
+        })),
     }
 }
 

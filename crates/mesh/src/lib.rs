@@ -11,6 +11,7 @@ pub mod address;
 pub mod balance;
 pub mod decide;
 pub mod identity;
+pub mod mesh;
 pub mod policy;
 pub mod service;
 pub mod snapshot;

@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-pub use authorize::{AllowedBy, Denied, DryRunVerdict, Permit, authorize, dry_run};
+pub use authorize::{
+    AllowedBy, Denied, DryRunVerdict, NodeSocket, Permit, admit_probe, authorize, dry_run, may_be_probe,
+};
 pub use matching::{Connection, Peer};
 pub use names::PolicyNames;
 pub use set::PoliciesFor;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub use change::{Change, State};
 
 use crate::address::{NetworkAddress, ServiceName};
+use crate::mesh::Mesh;
 use crate::policy::{AuthorizationPolicy, PoliciesFor, PolicyName, PolicyScope, PolicySet};
 use crate::service::{PortMapping, Service};
 use crate::workload::{Workload, WorkloadUid};
@@ -38,6 +39,7 @@ pub struct Snapshot {
     namespace_policies: Shards<Arc<str>, Arc<PolicySet>>,
     /// The policies of workloads that name some: one entry for all that name the same.
     named_policies: Shards<Naming, Arc<PolicySet>>,
+    mesh: Option<Arc<Mesh>>,
 }
 
 /// A workload as one of those that serve a service.
@@ -180,6 +182,11 @@ impl Snapshot {
     /// All policies, in order of their names; for dumps.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
         self.policies.sorted()
+    }
+
+    /// The mesh as a whole; `None` where the configuration server has not told, or does not know.
+    pub fn mesh(&self) -> Option<&Arc<Mesh>> {
+        self.mesh.as_ref()
     }
 
     /// How many of each there are.

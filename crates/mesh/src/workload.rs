@@ -2,10 +2,13 @@
 
 mod services;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 pub use services::ServicePorts;
 
@@ -62,8 +65,9 @@ pub struct Workload {
     pub capacity: u32,
     /// The services it is an endpoint of, with the target port of each service port.
     pub services: ServicePorts,
-    /// Which pod this is on its node: known only where our own control says so.
-    pub pod: Option<PodBinding>,
+    /// Which pod this is on its node: known only where our own control says so, and kept only on that
+    /// node.
+    pub pod: Option<Box<PodBinding>>,
 }
 
 /// The unique name of a workload.
@@ -145,11 +149,36 @@ pub struct Locality {
     pub subzone: Arc<str>,
 }
 
-/// Which pod of a node a workload is.
+/// Which pod of a node a workload is, and how it is captured there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodBinding {
     /// The pod's UID as Kubernetes gave it.
     pub pod_uid: Arc<str>,
     /// Directory mode only: the pod's network namespace (annotation `ambit.dev/netns`).
     pub network_namespace: Option<PathBuf>,
+    /// TCP ports of the pod that its node's kubelet calls.
+    pub probe_ports: BTreeSet<u16>,
+    /// What is not captured, by the wish of the pod's author.
+    pub exclusions: CaptureExclusions,
+}
+
+/// Traffic of a pod that is not captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaptureExclusions {
+    /// Ports of the pod on which clients reach the application directly.
+    pub inbound_ports: BTreeSet<u16>,
+    /// Ports of servers to which the application connects directly.
+    pub outbound_ports: BTreeSet<u16>,
+    /// Servers to which the application connects directly.
+    pub outbound_destinations: BTreeSet<IpNet>,
+}
+
+impl CaptureExclusions {
+    /// The most that one pod may have; the rules of a pod are one bounded netlink transaction.
+    pub const MAXIMUM: usize = 256;
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.inbound_ports.len() + self.outbound_ports.len() + self.outbound_destinations.len()
+    }
 }

@@ -61,6 +61,14 @@ pub mod google {
 
 /// Our own.
 pub mod ambit {
+    /// Nodes.
+    pub mod node {
+        /// Package `ambit.node.v1`: what the agents of nodes learn about the mesh as a whole.
+        pub mod v1 {
+            tonic::include_proto!("ambit.node.v1");
+        }
+    }
+
     /// Workloads.
     pub mod workload {
         /// Package `ambit.workload.v1`: extensions of `istio.workload.Workload`.

@@ -123,14 +123,14 @@ impl Client {
     ) -> Result<(), tonic::Status> {
         loop {
             // Both arms lose nothing when cancelled: they only receive.
-            let request = tokio::select! {
+            let requests = tokio::select! {
                 response = stream.responses.message() => match response? {
                     Some(response) => self.on_response(response, apply),
                     None => return Ok(()),
                 },
-                Some(names) = demand.recv() => self.session.subscribe(names),
+                Some(names) = demand.recv() => self.session.subscribe(names).into_iter().collect(),
             };
-            if let Some(request) = request {
+            for request in requests {
                 // If the stream is gone, receiving from it says why.
                 let _ = stream.requests.send(request).await;
             }
@@ -141,7 +141,7 @@ impl Client {
         &mut self,
         response: DeltaDiscoveryResponse,
         apply: &mut impl FnMut(Batch),
-    ) -> Option<DeltaDiscoveryRequest> {
+    ) -> Vec<DeltaDiscoveryRequest> {
         metrics::received(&response);
         self.backoff.reset();
         let type_url = response.type_url.clone();
@@ -150,7 +150,7 @@ impl Client {
             warn!(type_url, %rejected, "refused a resource; its last good version stays");
         }
         apply(Batch { changes: reaction.changes, synced: self.session.synced() });
-        reaction.answer
+        reaction.answer.into_iter().chain(reaction.further).collect()
     }
 
     async fn wait_before_reconnect(&mut self, demand: &mut mpsc::Receiver<Vec<String>>) {

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod authorization;
+pub mod mesh;
 pub mod ports;
 pub mod received;
 pub mod service;

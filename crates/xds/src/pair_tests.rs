@@ -2,9 +2,11 @@
 //! the server has, less what it could not use.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use ambit_mesh::address::ServiceName;
+use ambit_mesh::mesh::Mesh;
 use ambit_mesh::policy::Action;
 use ambit_mesh::snapshot::Change;
 use ambit_proto::envoy::config::core::v3::Node;
@@ -54,6 +56,7 @@ struct Pair {
     answered: BTreeSet<(String, String)>,
     /// What the client has applied: name to version.
     applied: BTreeMap<String, u8>,
+    mesh: Option<Arc<Mesh>>,
 }
 
 impl Pair {
@@ -66,6 +69,7 @@ impl Pair {
             responses: VecDeque::new(),
             answered: BTreeSet::new(),
             applied: BTreeMap::new(),
+            mesh: None,
         };
         pair.reconnect();
         pair
@@ -137,6 +141,7 @@ impl Pair {
             assert!(self.answered.insert(nonce), "a nonce was answered twice: {answer:?}");
             self.requests.push_back(answer);
         }
+        self.requests.extend(reaction.further);
     }
 
     fn apply(&mut self, change: &Change) {
@@ -150,6 +155,8 @@ impl Pair {
             }
             Change::RemoveWorkload(uid) => drop(self.applied.remove(&uid.to_string())),
             Change::RemovePolicy(name) => drop(self.applied.remove(&name.to_string())),
+            Change::Mesh(mesh) => self.mesh = Some(mesh.clone()),
+            Change::RemoveMesh => self.mesh = None,
             Change::Service(_) | Change::RemoveService(_) => panic!("there are no services: {change:?}"),
         }
     }
@@ -257,6 +264,27 @@ fn a_resource_that_cannot_be_used_stays_as_it_was_until_it_is_repaired() {
     pair.publish(&[('a', 3), ('b', 2)].into(), &Content::new());
     pair.settle();
     assert_eq!(pair.applied, [("a".to_owned(), 3), ("b".to_owned(), 2)].into());
+}
+
+#[test]
+fn the_mesh_as_a_whole_arrives_changes_and_is_known_across_streams() {
+    let of = |namespaces: &[&str]| {
+        let namespaces = namespaces.iter().map(|name| (*name).into());
+        Mesh::new(namespaces, ["10.10.0.0/16".parse().unwrap()])
+    };
+    let offered = |mesh: &Mesh| [Resource::mesh(mesh), workload('a', 1)].into_iter().collect();
+    let mut pair = Pair::new(Interest::Everything);
+    pair.offer(offered(&of(&["shop"])));
+    pair.settle();
+    assert_eq!(pair.mesh.as_deref(), Some(&of(&["shop"])));
+
+    pair.reconnect();
+    pair.settle();
+    let status = pair.subscribers[&ResourceType::Mesh].status();
+    assert_eq!((status.wanted, status.up_to_date), (1, 1), "declared, and not sent again");
+    pair.offer(offered(&of(&["shop", "bank"])));
+    pair.settle();
+    assert_eq!(pair.mesh.as_deref(), Some(&of(&["bank", "shop"])));
 }
 
 /// Workloads that together take several responses.

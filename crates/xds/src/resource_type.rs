@@ -7,17 +7,37 @@ pub enum ResourceType {
     Address,
     /// `istio.security.Authorization`: layer-4 policies.
     Authorization,
+    /// `ambit.node.v1.Mesh`: the mesh as a whole. Only our own control has it.
+    Mesh,
+}
+
+/// Whether decisions wait for the resources of a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Without them nothing is decided.
+    Required,
+    /// They are asked for once the others are there. A server may never have heard of them.
+    Supplementary,
 }
 
 impl ResourceType {
     /// All of them, in the order in which a client asks for them.
-    pub const ALL: [Self; 2] = [Self::Address, Self::Authorization];
+    pub const ALL: [Self; 3] = [Self::Address, Self::Authorization, Self::Mesh];
 
     /// The URL that names the type on the wire.
     pub fn type_url(self) -> &'static str {
         match self {
             Self::Address => "type.googleapis.com/istio.workload.Address",
             Self::Authorization => "type.googleapis.com/istio.security.Authorization",
+            Self::Mesh => "type.googleapis.com/ambit.node.v1.Mesh",
+        }
+    }
+
+    /// Whether decisions wait for it.
+    pub fn need(self) -> Need {
+        match self {
+            Self::Address | Self::Authorization => Need::Required,
+            Self::Mesh => Need::Supplementary,
         }
     }
 

@@ -20,6 +20,7 @@ use crate::ResourceType;
 pub struct Resources {
     addresses: Arc<Collection>,
     authorizations: Arc<Collection>,
+    mesh: Arc<Collection>,
 }
 
 /// One resource that is to be different in the next generation.
@@ -49,6 +50,7 @@ impl Resources {
         Arc::make_mut(match kind {
             ResourceType::Address => &mut self.addresses,
             ResourceType::Authorization => &mut self.authorizations,
+            ResourceType::Mesh => &mut self.mesh,
         })
     }
 
@@ -57,6 +59,7 @@ impl Resources {
         match kind {
             ResourceType::Address => &self.addresses,
             ResourceType::Authorization => &self.authorizations,
+            ResourceType::Mesh => &self.mesh,
         }
     }
 
@@ -69,6 +72,7 @@ impl Resources {
         Self {
             addresses: Collection::sharing(self.addresses, &previous.addresses),
             authorizations: Collection::sharing(self.authorizations, &previous.authorizations),
+            mesh: Collection::sharing(self.mesh, &previous.mesh),
         }
     }
 }

@@ -7,6 +7,9 @@
 //!  └──────────────────────────┴────────── on_disconnect() ───────┘   └───┘ answer per nonce
 //! ```
 //!
+//! A type that nothing waits for is asked for last, once the others are answered on the stream: a
+//! server that does not know it holds up nothing.
+//!
 //! What was received stays while the session is away, and is declared by name and version when it
 //! comes back. Opening connections and waiting between them is [`crate::client`]'s work.
 
@@ -22,6 +25,7 @@ use ambit_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDis
 pub use held::Rejection;
 
 use crate::ResourceType;
+use crate::resource_type::Need;
 use subscription::Subscription;
 
 /// What a session asks for.
@@ -49,6 +53,8 @@ pub struct Reaction {
     /// The acknowledgement or refusal to send once the changes are applied; `None` for a response
     /// that is of an unknown type, or has no nonce or one that was answered before.
     pub answer: Option<DeltaDiscoveryRequest>,
+    /// To be sent after the answer: the first requests of the types that nothing waits for.
+    pub further: Vec<DeltaDiscoveryRequest>,
 }
 
 impl Session {
@@ -59,15 +65,15 @@ impl Session {
     pub fn new(node: Node, addresses: Interest) -> Self {
         let interest = |kind| match kind {
             ResourceType::Address => addresses,
-            ResourceType::Authorization => Interest::Everything,
+            ResourceType::Authorization | ResourceType::Mesh => Interest::Everything,
         };
         let subscription = |kind| (kind, Subscription::new(node.clone(), kind, interest(kind)));
         Self { subscriptions: ResourceType::ALL.into_iter().map(subscription).collect() }
     }
 
-    /// A stream is open: the first requests on it, one for each type.
+    /// A stream is open: the first requests on it, one for each type that is waited for.
     pub fn connect(&mut self) -> Vec<DeltaDiscoveryRequest> {
-        self.subscriptions.values_mut().map(Subscription::open).collect()
+        self.of_need(Need::Required).map(Subscription::open).collect()
     }
 
     /// The stream is gone. Everything that was received stays.
@@ -79,7 +85,17 @@ impl Session {
     pub fn on_response(&mut self, response: DeltaDiscoveryResponse) -> Reaction {
         let kind = ResourceType::from_type_url(&response.type_url);
         let subscription = kind.and_then(|kind| self.subscriptions.get_mut(&kind));
-        subscription.map(|subscription| subscription.on_response(response)).unwrap_or_default()
+        let Some(subscription) = subscription else { return Reaction::default() };
+        let mut reaction = subscription.on_response(response);
+        if self.of_need(Need::Required).all(|required| required.is_answered()) {
+            let unopened = self.of_need(Need::Supplementary).filter(|further| !further.is_open());
+            reaction.further = unopened.map(Subscription::open).collect();
+        }
+        reaction
+    }
+
+    fn of_need(&mut self, need: Need) -> impl Iterator<Item = &mut Subscription> {
+        self.subscriptions.iter_mut().filter(move |(kind, _)| kind.need() == need).map(|(_, of)| of)
     }
 
     /// Asks for addresses by name: a workload's uid, `<namespace>/<hostname>` of a service, or
@@ -91,13 +107,14 @@ impl Session {
         self.subscriptions.get_mut(&ResourceType::Address)?.subscribe(names)
     }
 
-    /// Whether each type that is asked for as a whole has been answered once, on any stream, and none
+    /// Whether each type that is waited for and asked for as a whole has been answered once, on any stream, and none
     /// is in the middle of an answer that comes in parts.
     ///
     /// An answer that held unusable resources counts: one bad resource must not keep a node from
     /// becoming ready, and what is unknown because of it stays closed.
     pub fn synced(&self) -> bool {
-        self.subscriptions.values().all(Subscription::synced)
+        let required = self.subscriptions.iter().filter(|(kind, _)| kind.need() == Need::Required);
+        required.map(|(_, subscription)| subscription).all(Subscription::synced)
     }
 }
 

@@ -119,6 +119,16 @@ impl Node {
         from.ip(&format!("route add fd00:10:0:{number:x}::/64 via fd00:200::{number:x}"))
     }
 
+    /// Where a runtime takes addresses for its pods from, IPv4 and IPv6: the range, and the first of them,
+    /// which is behind those that [`Self::pod`] gives.
+    pub fn ranges(&self) -> [(String, String); 2] {
+        let number = self.number;
+        [
+            (format!("10.10.{number}.0/24"), format!("10.10.{number}.128")),
+            (format!("fd00:10:0:{number:x}::/64"), format!("fd00:10:0:{number:x}::8000")),
+        ]
+    }
+
     /// A network namespace for a pod, with addresses of this node's range.
     ///
     /// # Errors

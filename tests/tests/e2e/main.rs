@@ -4,13 +4,17 @@
 //! Without root they fail: what is skipped would look as if it had passed.
 
 mod capture;
+mod cni;
 mod costs;
 mod encryption;
+mod exclusions;
 mod faults;
 mod identity;
 mod interoperation;
 mod plumbing;
+mod pods;
 mod policy;
+mod probes;
 mod routing;
 mod transfer;
 
@@ -73,6 +77,13 @@ const SCENARIOS: &[Scenario] = scenarios![
     policy::the_log_of_a_denial_names_policy_and_rule,
     policy::ports_and_namespaces_are_told_apart,
     policy::strict_refuses_who_comes_in_clear,
+    pods::a_pod_is_found_by_its_processes,
+    pods::forgeries_gain_nothing,
+    pods::a_pod_with_a_new_uid_is_another_pod,
+    pods::uninstalling_finds_what_no_path_leads_to,
+    probes::a_strict_pod_is_probed_by_its_kubelet_and_by_nobody_else,
+    probes::an_address_of_the_node_does_not_make_a_probe,
+    exclusions::what_is_excluded_is_left_alone_and_changes_under_open_connections,
     capture::entering_and_leaving_the_mesh_keeps_open_connections,
     capture::without_its_agent_a_pod_is_closed,
     capture::a_pod_is_closed_before_its_first_agent,
@@ -82,6 +93,11 @@ const SCENARIOS: &[Scenario] = scenarios![
     capture::every_address_family_is_carried,
     capture::the_iptables_backend_carries_every_family,
     capture::the_iptables_backend_closes_too,
+    cni::a_pod_is_captured_before_it_starts,
+    cni::without_its_agent_a_node_starts_what_is_not_of_the_mesh,
+    cni::a_node_that_reboots_comes_up_by_itself,
+    cni::another_pods_arguments_gain_nothing,
+    cni::the_chain_is_repaired_and_restored,
     routing::a_service_spreads_over_its_ready_pods,
     routing::a_failed_connect_is_tried_on_another_endpoint,
     routing::a_pod_reaches_itself_through_its_service,

@@ -29,13 +29,17 @@ const SETTINGS: [Setting; 3] = [
 
 /// A setting could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {}: a half-closed connection that stays silent for a minute is no longer captured; let the agent write /proc/sys", path.display())]
+#[error("cannot write {}: a half-closed connection that stays silent for a minute is no longer captured; let the agent write /proc/sys, or mount the node's /proc at /host/proc", path.display())]
 pub struct ConntrackError {
     /// The setting.
     path: PathBuf,
     /// The cause.
     source: io::Error,
 }
+
+/// Where they are: in the agent's own /proc, and for an agent in a container, to which that is not
+/// writable, in the node's. Both show the network namespace that the thread is in.
+const PLACES: [&str; 2] = ["/proc/sys/net/netfilter", "/host/proc/sys/net/netfilter"];
 
 /// Applies the settings to the namespace the thread is in.
 pub(super) fn install() -> Result<(), ConntrackError> {
@@ -49,11 +53,14 @@ pub(super) fn remove() -> Result<(), ConntrackError> {
 
 /// A value that is neither was chosen by the pod's owner and is left alone.
 fn change(setting: &Setting, from: &str, to: &str) -> Result<(), ConntrackError> {
-    let path = PathBuf::from("/proc/sys/net/netfilter").join(setting.name);
-    let changed = match fs::read_to_string(&path) {
-        Ok(value) if value.trim_end() == from => fs::write(&path, to),
+    let [own, nodes] = PLACES.map(|place| PathBuf::from(place).join(setting.name));
+    let changed = match fs::read_to_string(&own) {
+        Ok(value) if value.trim_end() == from => fs::write(&own, to).or_else(|error| match error.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => fs::write(&nodes, to).map_err(|_| error),
+            _ => Err(error),
+        }),
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
-    changed.map_err(|source| ConntrackError { path, source })
+    changed.map_err(|source| ConntrackError { path: own, source })
 }

@@ -18,6 +18,9 @@ const NESTED: u16 = 0x8000;
 /// The largest answer the kernel makes in one piece is 32 KiB.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
+/// An answer to one question is a few hundred octets.
+const ANSWER_BUFFER: usize = 4096;
+
 /// Attributes in the order they were added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Attributes(Vec<u8>);
@@ -167,6 +170,25 @@ impl Socket {
                 Err(errno) => return Err(errno),
             }
         }
+    }
+
+    /// Asks one question. The kernel answers before `send` returns, so that this never waits: `answer`
+    /// gets the body of what it says.
+    pub(super) fn ask(&self, request: &Message, mut answer: impl FnMut(&[u8])) -> Result<(), Refused> {
+        let failed = |errno| refused(&request.purpose, errno);
+        let mut datagram = Vec::new();
+        request.write(1, &mut datagram);
+        send(self.0.as_raw_fd(), &datagram, MsgFlags::MSG_DONTWAIT).map_err(failed)?;
+        let mut buffer = [0; ANSWER_BUFFER];
+        let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).map_err(failed)?;
+        for part in messages(buffer.get(..length).unwrap_or_default()) {
+            match part.error() {
+                Some(0) => {}
+                Some(errno) => return Err(failed(Errno::from_raw(errno))),
+                None => answer(part.body),
+            }
+        }
+        Ok(())
     }
 
     /// Asks for a list and calls `each` with the body of every entry.

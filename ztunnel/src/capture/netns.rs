@@ -5,7 +5,7 @@
 use std::cell::OnceCell;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -45,6 +45,16 @@ impl NetworkNamespace {
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)
             .map_err(open)?;
+        Self::from_descriptor(file.into(), path)
+    }
+
+    /// The namespace of a descriptor that somebody handed over; `path` is for messages.
+    ///
+    /// # Errors
+    /// When the descriptor is of something else, or of the namespace this thread is in.
+    pub fn from_descriptor(descriptor: OwnedFd, path: &Path) -> Result<Self, NamespaceError> {
+        let open = |source| NamespaceError::Open { path: path.to_owned(), source };
+        let file = File::from(descriptor);
         let filesystem = fstatfs(&file).map_err(|errno| open(errno.into()))?.filesystem_type();
         if filesystem != FsType(libc::NSFS_MAGIC) {
             return Err(NamespaceError::NotANamespace { path: path.to_owned() });
@@ -85,6 +95,17 @@ impl NetworkNamespace {
     /// When the namespace cannot be entered.
     pub fn has_ipv6(&self) -> Result<bool, NamespaceError> {
         self.run(has_ipv6)
+    }
+}
+
+/// The namespace that this thread is in while it is in no pod's: the agent's own.
+pub(super) fn own() -> Result<NetworkNamespaceId, NamespaceError> {
+    home(|home| home.id)
+}
+
+impl AsFd for NetworkNamespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
     }
 }
 

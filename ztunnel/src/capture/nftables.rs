@@ -7,6 +7,8 @@
 mod expression;
 mod ruleset;
 
+use std::collections::BTreeSet;
+
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
@@ -54,6 +56,21 @@ pub(super) fn chains() -> Result<Vec<(String, String)>, Refused> {
     match listed {
         Err(refused) if refused.is(&[Errno::EINVAL, Errno::EOPNOTSUPP]) => Ok(Vec::new()),
         result => result.map(|()| chains),
+    }
+}
+
+/// Whether every chain of our table has rules: somebody else may have removed them.
+pub(super) fn is_in_place() -> Result<bool, Refused> {
+    let ours = Attributes::new().text(NFTA_RULE_TABLE, TABLE);
+    let request = message("list rules", libc::NFT_MSG_GETRULE, libc::NLM_F_DUMP, FAMILY_INET, &ours);
+    let mut chains = BTreeSet::new();
+    let listed = Socket::open(SockProtocol::NetlinkNetFilter)?.dump(&request, |body| {
+        let name = |kind| expression::text_attribute(body.get(GENERIC_HEADER..).unwrap_or_default(), kind);
+        chains.extend(name(NFTA_RULE_CHAIN).filter(|_| name(NFTA_RULE_TABLE).as_deref() == Some(TABLE)));
+    });
+    match listed {
+        Err(refused) if refused.is(&[Errno::ENOENT, Errno::EINVAL, Errno::EOPNOTSUPP]) => Ok(false),
+        result => result.map(|()| Chain::ALL.iter().all(|chain| chains.contains(chain.name()))),
     }
 }
 

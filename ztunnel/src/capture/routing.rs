@@ -49,6 +49,17 @@ pub(super) fn remove() -> Result<(), Refused> {
     Ok(())
 }
 
+/// Whether a rule of ours is there.
+pub(super) fn is_present() -> Result<bool, Refused> {
+    let socket = Socket::open(SockProtocol::NetlinkRoute)?;
+    for family in families() {
+        if !rules_of_ours(&socket, family)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 // linux/rtnetlink.h, linux/fib_rules.h
 const RTA_OIF: u16 = 4;
 const RTA_TABLE: u16 = 15;

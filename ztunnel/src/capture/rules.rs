@@ -13,6 +13,8 @@
 //!   before they leave, since a packet socket with a filter program could otherwise read it.
 //! * **The application's answers** to a connection that the agent made under a client's address go
 //!   back to the agent through `lo`, never to the client.
+//! * **Ports that are probed** are captured only while the application listens: a probe that does no more than
+//!   connect asks the kernel, and an agent's listener would always answer.
 //! * Within the pod, over `lo`, nothing is captured.
 
 use std::collections::BTreeSet;
@@ -28,6 +30,9 @@ pub struct RuleSet {
     pub marks: Marks,
     /// What is left alone.
     pub exclusions: Exclusions,
+    /// Ports that the kubelet calls: on these a connection is refused while the application does not
+    /// listen. Only nftables can tell.
+    pub probe_ports: BTreeSet<u16>,
     /// Whether the pod's kernel knows IPv6:
     /// [`NetworkNamespace::has_ipv6`](super::netns::NetworkNamespace::has_ipv6).
     pub ipv6: bool,

@@ -1,5 +1,5 @@
 //! What the file holds: a line with the version of the format, a header, one record for each
-//! workload, service and policy, and the digest of what is between the first line and itself.
+//! workload, service and policy and for the mesh as a whole, and the digest of what is between the first line and itself.
 //!
 //! ```text
 //! ambit last-good 1\n | header | record | record | … | SHA-256
@@ -56,7 +56,8 @@ pub(super) fn write(
     let workloads = snapshot.workloads().map(|workload| Resource::workload(workload));
     let services = snapshot.services().map(|service| Resource::service(service));
     let policies = snapshot.policies().map(|policy| Resource::policy(policy));
-    for resource in workloads.chain(services).chain(policies) {
+    let mesh = snapshot.mesh().map(|mesh| Resource::mesh(mesh));
+    for resource in workloads.chain(services).chain(policies).chain(mesh) {
         put(resource.to_proto().encode_length_delimited_to_vec())?;
     }
     to.write_all(digest.finish().as_ref())

@@ -3,6 +3,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 
 use ambit_mesh::address::{GatewayAddress, GatewayDestination, Network, NetworkAddress, ServiceName};
+use ambit_mesh::mesh::Mesh;
 use ambit_mesh::policy::{
     Action, AuthorizationPolicy, Clause, Match, PolicyName, PolicyScope, Rule, ServiceAccountMatch,
     StringMatch,
@@ -10,7 +11,8 @@ use ambit_mesh::policy::{
 use ambit_mesh::service::{AppProtocol, IpFamilies, LoadBalancing, PortMapping, Service};
 use ambit_mesh::snapshot::{Change, State};
 use ambit_mesh::workload::{
-    Locality, NetworkMode, PodBinding, TunnelProtocol, Workload, WorkloadStatus, WorkloadType, WorkloadUid,
+    CaptureExclusions, Locality, NetworkMode, PodBinding, TunnelProtocol, Workload, WorkloadStatus,
+    WorkloadType, WorkloadUid,
 };
 use ambit_proto::envoy::service::discovery::v3::Resource as ProtoResource;
 use ambit_xds::resources::Resource;
@@ -67,7 +69,10 @@ fn mesh() -> Arc<Snapshot> {
     };
     let workloads = [workload("web"), host, plain].map(|workload| Change::Workload(Arc::new(workload)));
     let policies = policies.map(|policy| Change::Policy(Arc::new(policy)));
-    snapshot([Change::Service(Arc::new(service()))].into_iter().chain(workloads).chain(policies))
+    let whole =
+        Mesh::new(["shop".into()], ["10.10.0.0/16", "fd00:10::/32"].map(|range| range.parse().unwrap()));
+    let others = [Change::Service(Arc::new(service())), Change::Mesh(Arc::new(whole))];
+    snapshot(others.into_iter().chain(workloads).chain(policies))
 }
 
 /// A pod of n1 that names the policy `shop/selecting`.
@@ -99,10 +104,12 @@ pub(crate) fn workload(name: &str) -> Workload {
         locality: Locality { region: "r".into(), zone: "z".into(), subzone: "s".into() },
         capacity: 3,
         services: [(service_name("web"), vec![port()])].into(),
-        pod: Some(PodBinding {
+        pod: Some(Box::new(PodBinding {
             pod_uid: format!("uid-of-{name}").into(),
             network_namespace: Some(format!("/run/netns/{name}").into()),
-        }),
+            probe_ports: [8080].into(),
+            exclusions: CaptureExclusions::default(),
+        })),
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! The order matters: the listeners are there before the redirection sends anything to them.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::Arc;
 
 use ambit_identity::tls::TlsIdentity;
-use ambit_mesh::workload::WorkloadUid;
+use ambit_mesh::workload::{CaptureExclusions, WorkloadUid};
 use socket2::Socket;
 use tokio::sync::watch;
 use tracing::warn;
@@ -17,7 +18,7 @@ use crate::capture::netns::{NamespaceError, NetworkNamespace};
 use crate::capture::rules::{CapturePort, Exclusions, RuleSet};
 use crate::capture::{self, EnrollError};
 use crate::pods::PodSettings;
-use crate::pods::plan::Wanted;
+use crate::pods::plan::{Held, Place};
 use crate::pods::registry::RegistryError;
 use crate::worker::{Command, PodHandover, WorkerHandle};
 
@@ -39,32 +40,61 @@ pub(super) enum EnrollFailure {
     /// Its redirection cannot be installed.
     #[error(transparent)]
     Rules(#[from] EnrollError),
+    /// Its namespace was found and is gone.
+    #[error("its network namespace was found and is gone: it is looked for again")]
+    Lost,
+    /// Its namespace is the node's.
+    #[error("its network namespace is the node's own, which is never captured")]
+    Node,
 }
 
 /// Captures a pod: every worker gets listeners of its own, then the redirection starts.
 pub(super) fn enroll(
     settings: &PodSettings,
     uid: &WorkloadUid,
-    wanted: &Wanted,
+    held: &Held,
+    netns: &Arc<NetworkNamespace>,
     certificate: &watch::Receiver<Option<Arc<TlsIdentity>>>,
     workers: &[WorkerHandle],
-) -> Result<Arc<NetworkNamespace>, EnrollFailure> {
-    let netns = Arc::new(NetworkNamespace::open(&wanted.network_namespace)?);
-    settings.registry.note(&wanted.network_namespace)?;
-    let marks = settings.marks.load_or_create(&wanted.pod_uid, &mut rand::rng())?;
+) -> Result<(), EnrollFailure> {
+    match &held.place {
+        Place::Named(path) => settings.registry.note(path)?,
+        // No path leads to it when the agent is gone: `ztunnel uninstall` looks for it.
+        Place::Found(_) => {}
+    }
+    let marks = settings.marks.load_or_create(&held.pod_uid, &mut rand::rng())?;
     let handovers: Vec<PodHandover> = workers
         .iter()
-        .map(|_| handover(uid, &netns, marks, certificate.clone()))
+        .map(|_| handover(uid, netns, marks, certificate.clone()))
         .collect::<Result<_, ListenError>>()?;
     for (worker, handover) in workers.iter().zip(handovers) {
         worker.send(Command::Add(Box::new(handover)));
     }
-    let rules = RuleSet { marks, exclusions: Exclusions::default(), ipv6: netns.has_ipv6()? };
-    let captured = capture::enroll(&netns, &rules, settings.backend)?;
+    let captured = capture::enroll(netns, &rules(held, marks, netns)?, settings.backend)?;
     if let Err(error) = captured.conntrack {
         warn!(workload = %uid, %error, "half-closed connections of this pod may be forgotten by conntrack");
     }
-    Ok(netns)
+    Ok(())
+}
+
+/// Replaces the rules of a captured pod. Its marks stay, and with them its open connections.
+pub(super) fn redirect(
+    settings: &PodSettings,
+    held: &Held,
+    netns: &NetworkNamespace,
+) -> Result<(), EnrollFailure> {
+    let marks = settings.marks.load_or_create(&held.pod_uid, &mut rand::rng())?;
+    capture::enroll(netns, &rules(held, marks, netns)?, settings.backend)?;
+    Ok(())
+}
+
+fn rules(held: &Held, marks: Marks, netns: &NetworkNamespace) -> Result<RuleSet, NamespaceError> {
+    let CaptureExclusions { inbound_ports, outbound_ports, outbound_destinations } = held.exclusions.clone();
+    let exclusions =
+        Exclusions { inbound_ports, inbound_sources: BTreeSet::new(), outbound_ports, outbound_destinations };
+    // The rules of a pod are one bounded batch.
+    let probe_ports = held.probe_ports.iter().copied().take(MOST_PROBE_PORTS).collect();
+    Ok(RuleSet { marks, exclusions, probe_ports, ipv6: netns.has_ipv6()? })
 }
 
 fn handover(
@@ -84,3 +114,7 @@ fn handover(
         hbone: open(CapturePort::InboundHbone)?,
     })
 }
+
+/// Ports beyond this number are captured like all others: a probe that only connects to one of them
+/// asks the agent.
+const MOST_PROBE_PORTS: usize = 32;

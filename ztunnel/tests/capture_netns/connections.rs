@@ -4,8 +4,8 @@ use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef};
-use ztunnel::capture::rules::CapturePort;
-use ztunnel::capture::{Backend, listener, original_dst, socket};
+use ztunnel::capture::rules::{CapturePort, RuleSet};
+use ztunnel::capture::{Backend, enroll, listener, original_dst, socket};
 
 use crate::network::*;
 
@@ -291,4 +291,22 @@ fn listeners_share_a_port_and_pass_to_a_successor() {
         listener::adopt(adopted.try_clone().unwrap().into(), wrong).unwrap_err();
     }
     listener::adopt(captured.into(), CapturePort::InboundPlaintext).unwrap_err();
+}
+
+#[test]
+fn a_connection_to_a_port_that_is_probed_is_refused_while_the_application_does_not_listen() {
+    let network = Network::new();
+    enroll(&network.pod, &RuleSet { probe_ports: [80].into(), ..rules() }, Backend::Nftables).unwrap();
+    let agent = Agent::start(&network);
+    for family in FAMILIES {
+        let probed = network.pod_address(family, 80);
+        assert!(is_refused(&connect(&network.outside, probed)), "{family:?}");
+        let application = serve(&network.pod, 80);
+        let _client = connect(&network.outside, probed).unwrap();
+        accept(&agent.plaintext);
+        drop(application);
+        // Every other port is the agent's to answer.
+        let _other = connect(&network.outside, network.pod_address(family, 81)).unwrap();
+        accept(&agent.plaintext);
+    }
 }

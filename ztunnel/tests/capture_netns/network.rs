@@ -98,7 +98,7 @@ pub(crate) fn marks() -> Marks {
 }
 
 pub(crate) fn rules() -> RuleSet {
-    RuleSet { marks: marks(), exclusions: Exclusions::default(), ipv6: true }
+    RuleSet { marks: marks(), exclusions: Exclusions::default(), probe_ports: [].into(), ipv6: true }
 }
 
 fn address(family: Family, host: u16, port: u16) -> SocketAddr {

@@ -32,8 +32,8 @@ pub struct OutboundRequest<'a> {
     pub destination: SocketAddr,
     /// Endpoints that were tried for it in vain.
     pub excluded: &'a [WorkloadUid],
-    /// The addresses that belong to the mesh: one of them that is not known is never passed
-    /// through.
+    /// Addresses that belong to the mesh beside those that the snapshot says: one of them that is not
+    /// known is never passed through.
     pub mesh_ranges: &'a [IpNet],
     /// Whether an [`Ask`] was already answered by waiting.
     pub waited: bool,
@@ -162,7 +162,8 @@ impl Call<'_> {
 
     /// Unknown is closed inside the mesh: the destination may be a pod that was just made.
     fn to_unknown(self, address: NetworkAddress) -> Result<OutboundDecision, Outcome> {
-        if !self.request.mesh_ranges.iter().any(|range| range.contains(&address.ip)) {
+        let is_told = self.snapshot.mesh().is_some_and(|mesh| mesh.has_in_range(address.ip));
+        if !is_told && !self.request.mesh_ranges.iter().any(|range| range.contains(&address.ip)) {
             return self.plain(self.destination, None, None, Why::OutsideMesh);
         }
         if !self.request.waited {

@@ -3,6 +3,8 @@
 //! Where the connection goes is decided before, in `decide`; this module takes its destination as
 //! given.
 
+mod probe;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,10 +15,13 @@ use crate::address::canonical_socket;
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;
 
+pub use probe::{NodeSocket, admit_probe, may_be_probe};
+
 /// How many policies an error names: a denial must stay cheap when a workload has thousands.
 const NAMED_AT_MOST: usize = 8;
 
-/// Leave to connect one peer to one address of a workload. Only [`authorize`] makes one.
+/// Leave to connect one peer to one address of a workload. Only [`authorize`] and [`admit_probe`]
+/// make one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permit {
     source_ip: IpAddr,
@@ -59,6 +64,8 @@ pub enum AllowedBy {
         /// The rule's position, from 0.
         rule: usize,
     },
+    /// No policy: it is a probe of the node's kubelet.
+    KubeletProbe,
 }
 
 impl fmt::Display for AllowedBy {
@@ -66,6 +73,7 @@ impl fmt::Display for AllowedBy {
         match self {
             Self::NoAllowPolicy => f.write_str("no ALLOW policy applies"),
             Self::Rule { policy, rule } => write!(f, "rule {rule} of ALLOW policy {policy}"),
+            Self::KubeletProbe => f.write_str("the node's kubelet probes this port"),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::named::{Naming, Namings, Stale};
 use super::sharing::Sharing;
 use super::{Endpoint, Snapshot};
 use crate::address::{NetworkAddress, ServiceName};
+use crate::mesh::Mesh;
 use crate::policy::{AuthorizationPolicy, PolicyName, PolicyScope};
 use crate::service::Service;
 use crate::workload::{NetworkMode, TunnelProtocol, Workload, WorkloadUid};
@@ -23,12 +24,16 @@ pub enum Change {
     Service(Arc<Service>),
     /// A policy is new or has changed.
     Policy(Arc<AuthorizationPolicy>),
+    /// The mesh as a whole has changed.
+    Mesh(Arc<Mesh>),
     /// A workload is gone.
     RemoveWorkload(WorkloadUid),
     /// A service is gone. Its endpoints stay known, for it may come back before they change.
     RemoveService(ServiceName),
     /// A policy is gone.
     RemovePolicy(PolicyName),
+    /// Nothing is known of the mesh as a whole any more.
+    RemoveMesh,
 }
 
 /// What is known so far, and the writer's handle on it.
@@ -55,9 +60,11 @@ impl State {
                 Change::Workload(workload) => writer.put_workload(workload),
                 Change::Service(service) => writer.snapshot.put_service(service),
                 Change::Policy(policy) => writer.put_policy(policy),
+                Change::Mesh(mesh) => writer.snapshot.mesh = Some(mesh),
                 Change::RemoveWorkload(uid) => writer.remove_workload(&uid),
                 Change::RemoveService(name) => writer.snapshot.remove_service(&name),
                 Change::RemovePolicy(name) => writer.remove_policy(&name),
+                Change::RemoveMesh => writer.snapshot.mesh = None,
             }
         }
     }

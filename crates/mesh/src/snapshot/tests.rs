@@ -18,6 +18,7 @@ enum Key {
     Workload(WorkloadUid),
     Service(ServiceName),
     Policy(PolicyName),
+    Mesh,
 }
 
 fn key(change: &Change) -> Key {
@@ -25,6 +26,7 @@ fn key(change: &Change) -> Key {
         Change::Workload(workload) => Key::Workload(workload.uid.clone()),
         Change::Service(service) => Key::Service(service.name.clone()),
         Change::Policy(policy) => Key::Policy(policy.name.clone()),
+        Change::Mesh(_) | Change::RemoveMesh => Key::Mesh,
         Change::RemoveWorkload(uid) => Key::Workload(uid.clone()),
         Change::RemoveService(name) => Key::Service(name.clone()),
         Change::RemovePolicy(name) => Key::Policy(name.clone()),
@@ -72,7 +74,11 @@ fn changes() -> impl Strategy<Value = Change> {
                 ..policy(&format!("p{index}"), action, Vec::new())
             })
         });
+    let meshes = prop::sample::select(vec!["shop", "bank"])
+        .prop_map(|namespace| Change::Mesh(Arc::new(Mesh::new([namespace.into()], []))));
     prop_oneof![
+        1 => meshes,
+        1 => Just(Change::RemoveMesh),
         6 => workloads(),
         3 => services,
         3 => policies,
@@ -87,14 +93,20 @@ fn removal(change: &Change) -> Change {
         Key::Workload(uid) => Change::RemoveWorkload(uid),
         Key::Service(name) => Change::RemoveService(name),
         Key::Policy(name) => Change::RemovePolicy(name),
+        Key::Mesh => Change::RemoveMesh,
     }
 }
 
 /// The changes that still stand at the end.
 fn standing(changes: &[Change]) -> Vec<Change> {
     let last: BTreeMap<_, _> = changes.iter().map(|change| (key(change), change.clone())).collect();
-    let puts =
-        |change: &Change| matches!(change, Change::Workload(_) | Change::Service(_) | Change::Policy(_));
+    let puts = |change: &Change| match change {
+        Change::Workload(_) | Change::Service(_) | Change::Policy(_) | Change::Mesh(_) => true,
+        Change::RemoveWorkload(_)
+        | Change::RemoveService(_)
+        | Change::RemovePolicy(_)
+        | Change::RemoveMesh => false,
+    };
     last.into_values().filter(puts).collect()
 }
 

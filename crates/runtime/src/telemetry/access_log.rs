@@ -36,6 +36,8 @@ pub struct AccessLog<'a> {
     pub error: Option<&'a str>,
     /// Why it failed, as the metrics have it.
     pub flag: ResponseFlag,
+    /// What let it through although no policy allows it.
+    pub bypass: Option<&'a str>,
 }
 
 /// One end of a connection; `None` where unknown.
@@ -89,6 +91,7 @@ impl AccessLog<'_> {
                     duration,
                     error = self.error,
                     flag,
+                    bypass = self.bypass,
                     "connection complete"
                 )
             };
@@ -163,6 +166,7 @@ mod tests {
             duration: Duration::from_micros(12_900),
             error: None,
             flag: ResponseFlag::None,
+            bypass: None,
         };
         assert_eq!(
             written(&record),

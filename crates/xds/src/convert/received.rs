@@ -6,15 +6,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use ambit_mesh::address::ServiceName;
+use ambit_mesh::mesh::Mesh;
 use ambit_mesh::policy::{AuthorizationPolicy, PolicyName};
 use ambit_mesh::service::Service;
 use ambit_mesh::snapshot::Change;
 use ambit_mesh::workload::{Workload, WorkloadUid};
+use ambit_proto::ambit::node::v1 as node;
 use ambit_proto::envoy::service::discovery::v3::Resource;
 use ambit_proto::istio::workload::{self as proto, address::Type};
 use prost::{DecodeError, Message};
 
 use super::authorization::{self, InvalidAuthorization};
+use super::mesh::{self, InvalidMesh};
 use super::service::{self, InvalidService};
 use super::workload::{self, InvalidWorkload};
 use crate::ResourceType;
@@ -28,6 +31,8 @@ pub enum Received {
     Service(Arc<Service>),
     /// A policy.
     Policy(Arc<AuthorizationPolicy>),
+    /// The mesh as a whole.
+    Mesh(Arc<Mesh>),
 }
 
 /// What was received under a resource's name.
@@ -42,6 +47,8 @@ pub enum ResourceName {
     Service(ServiceName),
     /// A policy.
     Policy(PolicyName),
+    /// The mesh as a whole.
+    Mesh,
 }
 
 impl Received {
@@ -57,6 +64,9 @@ impl Received {
         let received = match kind {
             ResourceType::Address => address(&body.value)?,
             ResourceType::Authorization => Self::Policy(Arc::new(authorization::decode(&body.value)?)),
+            ResourceType::Mesh => {
+                Self::Mesh(Arc::new(mesh::from_proto(&node::Mesh::decode(body.value.as_slice())?)?))
+            }
         };
         let own_name = received.name().to_string();
         if own_name != resource.name {
@@ -71,6 +81,7 @@ impl Received {
             Self::Workload(workload) => ResourceName::Workload(workload.uid.clone()),
             Self::Service(service) => ResourceName::Service(service.name.clone()),
             Self::Policy(policy) => ResourceName::Policy(policy.name.clone()),
+            Self::Mesh(_) => ResourceName::Mesh,
         }
     }
 
@@ -80,6 +91,7 @@ impl Received {
             Self::Workload(workload) => Change::Workload(workload),
             Self::Service(service) => Change::Service(service),
             Self::Policy(policy) => Change::Policy(policy),
+            Self::Mesh(mesh) => Change::Mesh(mesh),
         }
     }
 }
@@ -91,6 +103,7 @@ impl ResourceName {
             Self::Workload(uid) => Change::RemoveWorkload(uid),
             Self::Service(name) => Change::RemoveService(name),
             Self::Policy(name) => Change::RemovePolicy(name),
+            Self::Mesh => Change::RemoveMesh,
         }
     }
 }
@@ -102,6 +115,7 @@ impl fmt::Display for ResourceName {
             Self::Workload(uid) => uid.fmt(f),
             Self::Service(name) => name.fmt(f),
             Self::Policy(name) => name.fmt(f),
+            Self::Mesh => f.write_str(mesh::NAME),
         }
     }
 }
@@ -146,6 +160,9 @@ pub enum InvalidResource {
     /// It is not an enforceable policy.
     #[error("policy")]
     Authorization(#[from] InvalidAuthorization),
+    /// It does not say what the mesh is.
+    #[error("mesh")]
+    Mesh(#[from] InvalidMesh),
 }
 
 impl InvalidResource {

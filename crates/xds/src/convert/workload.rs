@@ -66,7 +66,7 @@ pub fn from_proto(from: &proto::Workload) -> Result<Workload, InvalidWorkload> {
         locality: locality(from.locality.as_ref()),
         capacity: from.capacity.unwrap_or(1),
         services: services(from)?,
-        pod: pod::read(&from.extensions)?,
+        pod: pod::read(&from.extensions)?.map(Box::new),
     })
 }
 
@@ -97,7 +97,7 @@ pub fn to_proto(from: &Workload) -> proto::Workload {
         locality: locality_to_proto(&from.locality),
         capacity: (from.capacity != 1).then_some(from.capacity),
         services: from.services.iter().map(service_to_proto).collect(),
-        extensions: from.pod.iter().map(pod::write).collect(),
+        extensions: from.pod.iter().map(|pod| pod::write(pod)).collect(),
         native_tunnel: false,
     }
 }
@@ -213,6 +213,20 @@ pub enum InvalidWorkload {
     /// The extension names no pod.
     #[error("extension ambit.dev/pod: pod_uid is empty")]
     PodUid,
+    /// The extension names an impossible port.
+    #[error("extension ambit.dev/pod: {field}")]
+    PodPort {
+        /// Where.
+        field: &'static str,
+        /// Why.
+        source: InvalidPort,
+    },
+    /// The extension names a range that is none.
+    #[error("extension ambit.dev/pod: outbound_cidrs: {range:?} is no range of addresses")]
+    PodRange {
+        /// What it names.
+        range: String,
+    },
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ambit_mesh::address::{Network, NetworkAddress};
+use ambit_mesh::mesh::Mesh;
 use ambit_mesh::policy::AuthorizationPolicy;
 use ambit_mesh::service::Service;
 use ambit_mesh::workload::{NetworkMode, Workload};
@@ -15,7 +16,7 @@ use prost::Message;
 use prost_types::Any;
 
 use crate::ResourceType;
-use crate::convert::{authorization, service, workload};
+use crate::convert::{authorization, mesh, service, workload};
 
 /// A resource with its name, and a version that is the digest of its content.
 ///
@@ -55,6 +56,11 @@ impl Resource {
         Self::new(ResourceType::Authorization, &from.name.to_string(), Vec::new(), &body)
     }
 
+    /// Encodes the mesh as a whole.
+    pub fn mesh(from: &Mesh) -> Self {
+        Self::new(ResourceType::Mesh, mesh::NAME, Vec::new(), &mesh::to_proto(from))
+    }
+
     fn new(kind: ResourceType, name: &str, aliases: Vec<Arc<str>>, body: &impl Message) -> Self {
         let body = body.encode_to_vec();
         Self { kind, name: name.into(), version: version(&body), aliases, body }
@@ -65,7 +71,7 @@ impl Resource {
         self.kind
     }
 
-    /// Its name: a workload's uid, or `<namespace>/<hostname>`, or `<namespace>/<name>`.
+    /// Its name: a workload's uid, or `<namespace>/<hostname>`, `<namespace>/<name>`, or `mesh`.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }

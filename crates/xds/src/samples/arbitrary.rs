@@ -13,11 +13,11 @@ use ambit_mesh::service::{
     AppProtocol, HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, PortMapping, Scope, Service,
 };
 use ambit_mesh::workload::{
-    ApplicationTunnel, ApplicationTunnelProtocol, Locality, NetworkMode, PodBinding, TunnelProtocol,
-    Workload, WorkloadStatus, WorkloadType, WorkloadUid,
+    ApplicationTunnel, ApplicationTunnelProtocol, CaptureExclusions, Locality, NetworkMode, PodBinding,
+    TunnelProtocol, Workload, WorkloadStatus, WorkloadType, WorkloadUid,
 };
 use ipnet::IpNet;
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -227,9 +227,14 @@ fn load_balancing() -> impl Strategy<Value = LoadBalancing> {
     )
 }
 
-fn pod() -> impl Strategy<Value = PodBinding> {
-    (word(), option::of(word())).prop_map(|(pod_uid, netns)| PodBinding {
-        pod_uid,
-        network_namespace: netns.map(|name| format!("/run/netns/{name}").into()),
-    })
+fn pod() -> impl Strategy<Value = Box<PodBinding>> {
+    let ports = || btree_set(1_u16.., 0..3);
+    let ranges = btree_set(range(), 0..3);
+    (word(), option::of(word()), ports(), ports(), ports(), ranges).prop_map(
+        |(pod_uid, netns, probe_ports, inbound_ports, outbound_ports, outbound_destinations)| {
+            let exclusions = CaptureExclusions { inbound_ports, outbound_ports, outbound_destinations };
+            let network_namespace = netns.map(|name| format!("/run/netns/{name}").into());
+            Box::new(PodBinding { pod_uid, network_namespace, probe_ports, exclusions })
+        },
+    )
 }

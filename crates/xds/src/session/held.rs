@@ -35,6 +35,7 @@ enum Kind {
     Workload,
     Service,
     Policy,
+    Mesh,
     /// A policy under a name that is none.
     Nameless,
 }
@@ -113,6 +114,7 @@ impl Held {
             ResourceName::Service(_) => (Kind::Service, name.into()),
             ResourceName::Policy(policy) if policy.to_string() == name => (Kind::Policy, name.into()),
             ResourceName::Policy(_) => (Kind::Nameless, name.into()),
+            ResourceName::Mesh => (Kind::Mesh, name.into()),
         };
         let before = self.by_name.get(&name).map(|entry| entry.kind);
         // A name that was a service's can become a workload's.
@@ -128,7 +130,7 @@ impl Held {
     /// which is closed; a policy without one would be missing where it should deny.
     fn close_without(&mut self, resource: &Resource, changes: &mut Vec<Change>) {
         match self.kind {
-            ResourceType::Address => return,
+            ResourceType::Address | ResourceType::Mesh => return,
             ResourceType::Authorization => {}
         }
         let last = self.by_name.get(resource.name.as_str()).map(|entry| &entry.version);
@@ -148,6 +150,7 @@ impl Kind {
             Self::Workload => Some(ResourceName::Workload(WorkloadUid(name.clone()))),
             Self::Service => service_name(name).ok().map(ResourceName::Service),
             Self::Policy => policy_name(name).ok().map(ResourceName::Policy),
+            Self::Mesh => Some(ResourceName::Mesh),
             Self::Nameless => Some(ResourceName::Policy(nameless(name))),
         }
     }

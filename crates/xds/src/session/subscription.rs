@@ -86,6 +86,16 @@ impl Subscription {
         }
     }
 
+    /// Whether it was asked for on this stream.
+    pub(super) fn is_open(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Whether all of it was answered for on this stream.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_whole && self.stream.as_ref().is_some_and(|stream| stream.answered_nonce.is_some())
+    }
+
     pub(super) fn subscribe(
         &mut self,
         names: impl IntoIterator<Item = String>,
@@ -129,7 +139,7 @@ impl Subscription {
         }
         self.is_whole = !more_follows;
         let answer = (!nonce.is_empty()).then(|| self.answer(nonce, &rejected));
-        Reaction { changes, rejected, answer }
+        Reaction { changes, rejected, answer, further: Vec::new() }
     }
 
     fn answer(&mut self, nonce: String, rejected: &[Rejection]) -> DeltaDiscoveryRequest {

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use ambit_mesh::mesh::Mesh;
 use ambit_mesh::policy::{Action, AuthorizationPolicy, PolicyScope};
 use ambit_mesh::workload::WorkloadUid;
 use ambit_proto::envoy::service::discovery::v3 as discovery;
@@ -14,6 +15,7 @@ use crate::samples;
 
 const ADDRESS: ResourceType = ResourceType::Address;
 const AUTHORIZATION: ResourceType = ResourceType::Authorization;
+const MESH: ResourceType = ResourceType::Mesh;
 
 fn session(addresses: Interest) -> Session {
     let node = Node { id: "ztunnel~10.0.0.1~z.ambit-system~cluster.local".into(), ..Node::default() };
@@ -89,6 +91,38 @@ fn the_first_requests_ask_for_everything_and_say_who_asks() {
         assert_eq!(request.resource_names_subscribe, [""; 0]);
         assert_eq!(request.response_nonce, "");
     }
+}
+
+#[test]
+fn what_nothing_waits_for_is_asked_for_when_the_others_are_answered() {
+    let mut session = connected();
+    assert_eq!(session.on_response(response(AUTHORIZATION, "1")).further, []);
+    let further = session.on_response(response(ADDRESS, "1")).further;
+    assert!(session.synced(), "a server that does not know the type never answers it");
+    assert_eq!(further.len(), 1);
+    assert_eq!(further[0].type_url, ResourceType::Mesh.type_url());
+    assert!(further[0].node.is_some());
+    assert_eq!(session.on_response(response(ADDRESS, "2")).further, [], "once a stream");
+
+    session.on_disconnect();
+    session.connect();
+    assert_eq!(session.on_response(response(ADDRESS, "1")).further, [], "policies are not answered on it");
+    assert_eq!(session.on_response(response(AUTHORIZATION, "1")).further.len(), 1);
+}
+
+#[test]
+fn a_mesh_that_cannot_be_read_leaves_the_last_good_one() {
+    let mut session = connected();
+    session.on_response(response(ADDRESS, "1"));
+    session.on_response(response(AUTHORIZATION, "1"));
+    let good = Mesh::new(["shop".into()], []);
+    let reaction = session.on_response(with(MESH, "1", vec![Resource::mesh(&good).to_proto()]));
+    assert_eq!(reaction.changes, [Change::Mesh(Arc::new(good))]);
+    let reaction = session.on_response(with(MESH, "2", vec![broken(MESH, "mesh")]));
+    assert_eq!(reaction.changes, []);
+    assert!(reaction.answer.unwrap().error_detail.is_some());
+    let removal = session.on_response(removing(MESH, "3", &["mesh"]));
+    assert_eq!(removal.changes, [Change::RemoveMesh]);
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub(super) enum Expression {
         /// How many.
         length: u32,
     },
+    /// Loads a property of the socket that the packet would reach, listening or connected. Goes on only
+    /// if there is one.
+    LoadSocket,
     /// Loads the kind of the destination address: local, unicast, ...
     LoadDestinationType,
     /// Loads this value.
@@ -92,6 +95,10 @@ const NFTA_PAYLOAD_DREG: u16 = 1;
 const NFTA_PAYLOAD_BASE: u16 = 2;
 const NFTA_PAYLOAD_OFFSET: u16 = 3;
 const NFTA_PAYLOAD_LEN: u16 = 4;
+const NFTA_SOCKET_KEY: u16 = 1;
+const NFTA_SOCKET_DREG: u16 = 2;
+/// Which property does not matter; this one is told of every socket, also of one in TIME-WAIT.
+const NFT_SOCKET_TRANSPARENT: i32 = 0;
 const NFTA_FIB_DREG: u16 = 1;
 const NFTA_FIB_RESULT: u16 = 2;
 const NFTA_FIB_FLAGS: u16 = 3;
@@ -133,6 +140,7 @@ impl Expression {
             Self::LoadCt(key) => ("ct", keyed(NFTA_CT_KEY, key.number(), NFTA_CT_DREG)),
             Self::SetCt(key) => ("ct", keyed(NFTA_CT_KEY, key.number(), NFTA_CT_SREG)),
             Self::LoadPayload { header, offset, length } => ("payload", payload(*header, *offset, *length)),
+            Self::LoadSocket => ("socket", keyed(NFTA_SOCKET_KEY, NFT_SOCKET_TRANSPARENT, NFTA_SOCKET_DREG)),
             Self::LoadDestinationType => ("fib", destination_type()),
             Self::Value(value) => ("immediate", immediate(REGISTER, &data_value(value))),
             Self::Mask(mask) => ("bitwise", bitwise(mask)),

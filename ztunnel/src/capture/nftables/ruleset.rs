@@ -92,6 +92,15 @@ fn inbound(set: &RuleSet) -> Vec<Rule> {
     for source in &set.exclusions.inbound_sources {
         rules.push(rule(Inbound, format!("exclude clients {source}"), [within(source, Side::Source), ret()]));
     }
+    // A probe that only connects asks whether the application listens, and must not be answered by
+    // the agent's listener.
+    for port in &set.probe_ports {
+        let capture = [port_is(*port), vec![Expression::LoadSocket], tproxy(CapturePort::InboundPlaintext)];
+        let capture = [capture.concat(), accept()];
+        rules.push(rule(Inbound, format!("port {port}, if the application listens"), capture));
+        let refuse = [port_is(*port), first_packet(), vec![Expression::RejectWithReset]];
+        rules.push(rule(Inbound, format!("port {port}, if it does not"), refuse));
+    }
     // tproxy gives up, and the next rule is tried, when the packet belongs to a connection of
     // somebody else, or when no listener is open.
     rules.extend([

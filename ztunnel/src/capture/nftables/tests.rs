@@ -16,7 +16,12 @@ fn rules() -> RuleSet {
         outbound_ports: BTreeSet::from([25]),
         outbound_destinations: BTreeSet::from(["2001:db8::/32".parse().unwrap()]),
     };
-    RuleSet { marks: Marks::random(&mut SmallRng::seed_from_u64(7)), exclusions, ipv6: true }
+    RuleSet {
+        marks: Marks::random(&mut SmallRng::seed_from_u64(7)),
+        exclusions,
+        probe_ports: [8080].into(),
+        ipv6: true,
+    }
 }
 
 /// What the bytes mean to the kernel is compared in the tests of real namespaces.

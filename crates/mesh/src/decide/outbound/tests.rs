@@ -9,6 +9,7 @@ use crate::address::{GatewayDestination, Network, ServiceName};
 use crate::fixtures::{
     at, endpoint, gateway, identity, port, service, service_name, snapshot, socket, uid, workload,
 };
+use crate::mesh::Mesh;
 use crate::service::{HealthPolicy, IpFamilies, LoadBalancing, Scope};
 use crate::snapshot::Change;
 use crate::workload::{NetworkMode, WorkloadStatus};
@@ -299,6 +300,12 @@ fn what_is_not_known() {
     waited.refused("inside, after waiting", "10.0.0.1:80", "check that it exists");
     waited.refused("IPv6 inside, after waiting", "[fd00::1]:80", "check that it exists");
     waited.goes("outside, after waiting", "192.0.2.1:443", "plain 192.0.2.1:443 (OutsideMesh)");
+
+    let ranges = Change::Mesh(Arc::new(Mesh::new([], ["192.0.2.0/24".parse().unwrap()])));
+    let told = || Case { waited: true, ..case([ranges.clone()]) };
+    told().refused("inside what control says, after waiting", "192.0.2.1:443", "check that it exists");
+    told().refused("inside what the agent was started with", "10.0.0.1:80", "check that it exists");
+    told().goes("outside both", "198.51.100.1:443", "plain 198.51.100.1:443 (OutsideMesh)");
 
     let mesh = case([workload("web", &["10.0.0.1"]).into()]);
     let source = Workload { network: Network("abroad".into()), ..workload("client", &[]) };

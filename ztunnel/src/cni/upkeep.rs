@@ -1,0 +1,73 @@
+//! What a running agent does for the plugin: answers it, keeps the host's list, and keeps it in the
+//! node's chain. In this order: where the plugin is called, there is a list to go by.
+
+use std::path::PathBuf;
+
+use ambit_runtime::readiness::{Readiness, Ready};
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use super::SOCKET;
+use super::install::{self, Installation, PluginSettings};
+use super::list::keeper::Keeper;
+use super::server::{BindError, Server};
+use crate::config::{CniDirectories, CniSettings};
+use crate::pods::arrival::CniEvent;
+use crate::state::SnapshotReader;
+
+/// What is to be kept up, prepared.
+#[derive(Debug)]
+pub struct Upkeep {
+    server: Server,
+    list: Keeper,
+    chain: Option<(Installation, Ready)>,
+}
+
+impl Upkeep {
+    /// Prepares it for the agent of `node`. If the plugin is to be installed, the agent is not ready
+    /// before it is.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub fn prepare(
+        node: String,
+        settings: &CniSettings,
+        state_dir: PathBuf,
+        readiness: &Readiness,
+    ) -> Result<Self, BindError> {
+        let server = Server::bind(&state_dir.join(SOCKET))?;
+        let lists = PluginSettings::new(&settings.plugin, state_dir.clone()).lists();
+        let directories = settings.cni_conf_dir.clone().zip(settings.cni_bin_dir.clone());
+        let chain = directories.map(|(cni_conf_dir, cni_bin_dir)| {
+            let directories = CniDirectories { cni_conf_dir, cni_bin_dir };
+            let installation = Installation::new(&directories, &settings.plugin, state_dir);
+            (installation, readiness.register("CNI plugin in the node's chain"))
+        });
+        Ok(Self { server, list: Keeper::new(node, lists), chain })
+    }
+
+    /// Does it until the future is dropped. What the plugin asks goes to whoever manages the pods.
+    pub async fn run(self, snapshots: SnapshotReader, events: mpsc::Sender<CniEvent>) {
+        let (first, listed) = oneshot::channel();
+        let serving = self.server.serve(events, first_of(snapshots.clone()));
+        tokio::join!(serving, self.list.run(snapshots, first), keep_chained(self.chain, listed));
+    }
+}
+
+/// Waits until there is a configuration to answer by.
+async fn first_of(mut snapshots: SnapshotReader) {
+    while snapshots.load().is_none() && snapshots.changed().await {}
+}
+
+async fn keep_chained(chain: Option<(Installation, Ready)>, listed: oneshot::Receiver<()>) {
+    let Some((installation, ready)) = chain else { return };
+    // Without a sender the agent is ending.
+    if listed.await.is_err() {
+        return;
+    }
+    match install::Keeper::start(installation, ready) {
+        // It is kept until this future is dropped.
+        Ok(_keeper) => std::future::pending().await,
+        Err(error) => error!(%error, "the CNI plugin is not installed: the system refuses a thread"),
+    }
+}
