@@ -206,11 +206,11 @@ impl Flags {
             cluster_id: self.cluster_id.as_str().into(),
             network: Network(self.network.as_str().into()),
             trust_domain: self.trust_domain.clone(),
+            mesh_ranges: self.mesh_ranges.clone(),
             netns_annotation: match self.allow_netns_annotation {
                 true => NetnsAnnotation::Honoured,
                 false => NetnsAnnotation::Ignored,
             },
-            mesh_ranges: self.mesh_ranges.clone(),
         }
     }
 
@@ -257,7 +257,10 @@ fn serialize_text<S: Serializer>(value: &impl std::fmt::Display, serializer: S) 
     serializer.collect_str(value)
 }
 
-fn serialize_texts<S: Serializer>(values: &[IpNet], serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_texts<S: Serializer>(
+    values: &[impl std::fmt::Display],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(values.iter().map(ToString::to_string))
 }
 

@@ -15,8 +15,8 @@ pub fn translated(translated: &Translated) -> Value {
         ("workloads", translated.workloads.values().map(|of| workload(of)).collect()),
         ("services", translated.services.values().map(|of| service(of)).collect()),
         ("policies", translated.policies.values().map(|of| policy(of)).collect()),
-        ("enrolledNamespaces", texts(&translated.enrolled_namespaces)),
         ("meshRanges", texts(&translated.mesh_ranges)),
+        ("enrolledNamespaces", texts(&translated.enrolled_namespaces)),
         ("identities", identities.map(|(node, ids)| (node.to_string(), texts(ids))).collect()),
         (
             "notes",

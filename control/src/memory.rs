@@ -35,8 +35,10 @@ impl Memory {
 
     /// Remembers what is in force now, of which `changed` may be other than at the last call.
     pub fn keep(&mut self, inputs: &Inputs, changed: &BTreeSet<ObjectKey>) {
-        let document =
-            |entry: &Entry| entry.good().map(|good| format!("{ORIGIN}{}\n{}", good.origin, good.text));
+        let document = |entry: &Entry| {
+            let Reading { origin: Origin { file, line }, text, .. } = &**entry.good()?;
+            text.as_ref().map(|text| format!("{ORIGIN}{file}:{line}\n{text}"))
+        };
         if std::mem::replace(&mut self.is_kept, true) {
             for key in changed {
                 self.files.write_one(key.path("yaml"), inputs.entry(key).and_then(document));

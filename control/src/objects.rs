@@ -16,6 +16,7 @@ pub mod pod;
 pub mod selector;
 pub mod service;
 pub mod service_account;
+pub mod service_cidr;
 pub mod values;
 
 use std::sync::Arc;
@@ -33,11 +34,12 @@ pub use peer_authentication::PeerAuthentication;
 pub use pod::Pod;
 pub use service::Service;
 pub use service_account::ServiceAccount;
+pub use service_cidr::ServiceCidr;
 
 use crate::source::yaml::{self, Unreadable};
 
 /// One object of a kind that control understands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     /// `v1` Namespace.
     Namespace(Namespace),
@@ -55,6 +57,8 @@ pub enum Object {
     AuthorizationPolicy(AuthorizationPolicy),
     /// `security.istio.io` PeerAuthentication.
     PeerAuthentication(PeerAuthentication),
+    /// `networking.k8s.io` ServiceCIDR.
+    ServiceCidr(ServiceCidr),
 }
 
 /// The text or value that an object is read from.
@@ -64,6 +68,8 @@ pub enum Body<'a> {
     Yaml(&'a str),
     /// An item of a `List`.
     Value(&'a serde_json::Value),
+    /// An object as an API server sends it.
+    Json(&'a str),
 }
 
 impl Body<'_> {
@@ -75,13 +81,16 @@ impl Body<'_> {
         match self {
             Self::Yaml(text) => yaml::read(text),
             Self::Value(value) => T::deserialize(value).map_err(|error| Unreadable::new(error.to_string())),
+            Self::Json(text) => {
+                serde_json::from_str(text).map_err(|error| Unreadable::new(without_position(&error)))
+            }
         }
     }
 
     /// The body as a document of its own. JSON is YAML.
     pub fn text(self) -> Arc<str> {
         match self {
-            Self::Yaml(text) => text.into(),
+            Self::Yaml(text) | Self::Json(text) => text.into(),
             Self::Value(value) => value.to_string().into(),
         }
     }
@@ -102,6 +111,7 @@ impl Object {
             KnownKind::ServiceAccount => Self::ServiceAccount(body.read()?),
             KnownKind::AuthorizationPolicy => Self::AuthorizationPolicy(body.read()?),
             KnownKind::PeerAuthentication => Self::PeerAuthentication(body.read()?),
+            KnownKind::ServiceCidr => Self::ServiceCidr(body.read()?),
         })
     }
 
@@ -120,7 +130,14 @@ impl Object {
             | KnownKind::Pod
             | KnownKind::Service
             | KnownKind::EndpointSlice
-            | KnownKind::ServiceAccount => None,
+            | KnownKind::ServiceAccount
+            | KnownKind::ServiceCidr => None,
         }
     }
+}
+
+/// An object of an API server is one line, which nobody wrote: a column in it helps nobody.
+fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rfind(" at line ").map(|at| text[..at].to_owned()).unwrap_or(text)
 }

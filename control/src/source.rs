@@ -90,8 +90,9 @@ pub struct Reading {
     pub key: ObjectKey,
     /// Where it is written.
     pub origin: Origin,
-    /// As it is written: by itself, not as a part of its file.
-    pub text: Arc<str>,
+    /// As it is written: by itself, not as a part of its file. `None` where nobody would want it
+    /// back after a restart, because its source has it whole.
+    pub text: Option<Arc<str>>,
     /// A hash of the document it stands in, by which a status tells which text it speaks of.
     pub content_hash: u64,
     /// The object, or why it could not be read.
@@ -99,7 +100,7 @@ pub struct Reading {
 }
 
 /// What an object's document held.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Content {
     /// The object.
     Object(Box<Object>),

@@ -47,10 +47,10 @@ pub struct Settings {
     pub network: Network,
     /// The trust domain of every identity.
     pub trust_domain: TrustDomain,
+    /// Ranges of the mesh beyond those that Nodes and ServiceCIDRs tell of.
+    pub mesh_ranges: Vec<IpNet>,
     /// Whether pods may name their network namespace.
     pub netns_annotation: NetnsAnnotation,
-    /// Where pods and services have their addresses, beside what nodes say.
-    pub mesh_ranges: Vec<IpNet>,
 }
 
 /// Whether the annotation `ambit.dev/netns` counts.
@@ -73,10 +73,11 @@ pub struct Translated {
     pub policies: BTreeMap<PolicyName, Arc<AuthorizationPolicy>>,
     /// The identities that a node may ask certificates for: those of the enrolled pods scheduled to it.
     pub identities: NodeIdentities,
-    /// Namespaces whose pods are in the mesh unless a pod itself says otherwise.
+    /// Where the addresses of the mesh's pods and services come from: whoever connects to one of
+    /// them that nobody knows must not be let out in clear. In order, none inside another.
+    pub mesh_ranges: Vec<IpNet>,
+    /// The namespaces that are labelled to be in the mesh, whether they have pods or not.
     pub enrolled_namespaces: BTreeSet<Arc<str>>,
-    /// Where pods and services have their addresses.
-    pub mesh_ranges: BTreeSet<IpNet>,
     /// What the authors of objects should know.
     pub notes: Notes,
 }

@@ -20,7 +20,7 @@ pub use condition::Condition;
 pub use text::ServiceAccountName;
 
 /// Who may call a workload.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(from = "Envelope<Spec>")]
 pub struct AuthorizationPolicy {
     /// Metadata.
@@ -30,7 +30,7 @@ pub struct AuthorizationPolicy {
 }
 
 /// `spec` of an AuthorizationPolicy.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(try_from = "raw::Spec")]
 pub struct Spec {
     /// Which workloads; empty for the whole namespace, or the whole mesh in the root namespace.
@@ -59,7 +59,7 @@ pub enum Action {
 }
 
 /// Matches when any of `from` and any of `to` and all of `when` do; what is absent is true.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(try_from = "raw::Rule")]
 pub struct Rule {
     /// Who calls. Empty: anyone.
@@ -71,7 +71,7 @@ pub struct Rule {
 }
 
 /// A caller. Fields are joined by AND, values of a field by OR; no value of a `not_` field may match.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[expect(missing_docs, reason = "fields carry the names that AuthorizationPolicy gives them")]
 pub struct Source {
     pub principals: Vec<StringMatch>,
@@ -87,7 +87,7 @@ pub struct Source {
 }
 
 /// What is called.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[expect(missing_docs, reason = "fields carry the names that AuthorizationPolicy gives them")]
 pub struct Operation {
     pub ports: Vec<u16>,

@@ -9,7 +9,7 @@ use super::values::{Protocol, null_is_default};
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
 /// Some endpoints of a service.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointSlice {
     /// Metadata.
@@ -39,7 +39,7 @@ pub enum AddressType {
 }
 
 /// One endpoint.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
     /// Its addresses: all of them lead to the same endpoint.
@@ -57,7 +57,7 @@ pub struct Endpoint {
 }
 
 /// Conditions of an endpoint; a missing `ready` means ready.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Conditions {
     /// Takes traffic: serving and not terminating, or published although it is not ready.
@@ -65,7 +65,7 @@ pub struct Conditions {
 }
 
 /// The object behind an endpoint.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct TargetRef {
     /// Its kind.
@@ -74,10 +74,12 @@ pub struct TargetRef {
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
+    /// Its UID; empty where the slice does not tell.
+    pub uid: String,
 }
 
 /// One port of a slice.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointPort {
     /// The name of the service port.

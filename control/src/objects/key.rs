@@ -79,7 +79,18 @@ impl ObjectKey {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Self, InvalidKey> {
-        let kind = parse_kind(api_version, kind)?;
+        Self::checked(parse_kind(api_version, kind)?, namespace, name)
+    }
+
+    /// An object of a kind that control understands.
+    ///
+    /// # Errors
+    /// When the name or the namespace is missing or malformed.
+    pub fn of(kind: KnownKind, namespace: Option<&str>, name: &str) -> Result<Self, InvalidKey> {
+        Self::checked(Kind::Known(kind), namespace, name)
+    }
+
+    fn checked(kind: Kind, namespace: Option<&str>, name: &str) -> Result<Self, InvalidKey> {
         check_name(&kind, name)?;
         let namespace = match &kind {
             Kind::Known(known) => match known.scope() {

@@ -29,6 +29,7 @@ pub enum KnownKind {
     ServiceAccount,
     AuthorizationPolicy,
     PeerAuthentication,
+    ServiceCidr,
 }
 
 /// Whether objects of a kind live in a namespace.
@@ -61,7 +62,8 @@ impl fmt::Display for Kind {
 }
 
 impl KnownKind {
-    const ALL: [Self; 8] = [
+    /// All of them.
+    pub const ALL: [Self; 9] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -70,6 +72,7 @@ impl KnownKind {
         Self::ServiceAccount,
         Self::AuthorizationPolicy,
         Self::PeerAuthentication,
+        Self::ServiceCidr,
     ];
 
     /// The kind's name, as `kind:` has it.
@@ -83,6 +86,22 @@ impl KnownKind {
             Self::ServiceAccount => "ServiceAccount",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::ServiceCidr => "ServiceCIDR",
+        }
+    }
+
+    /// The kind's name in paths of an API server.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Namespace => "namespaces",
+            Self::Node => "nodes",
+            Self::Pod => "pods",
+            Self::Service => "services",
+            Self::EndpointSlice => "endpointslices",
+            Self::ServiceAccount => "serviceaccounts",
+            Self::AuthorizationPolicy => "authorizationpolicies",
+            Self::PeerAuthentication => "peerauthentications",
+            Self::ServiceCidr => "servicecidrs",
         }
     }
 
@@ -92,6 +111,7 @@ impl KnownKind {
             Self::Namespace | Self::Node | Self::Pod | Self::Service | Self::ServiceAccount => "",
             Self::EndpointSlice => "discovery.k8s.io",
             Self::AuthorizationPolicy | Self::PeerAuthentication => "security.istio.io",
+            Self::ServiceCidr => "networking.k8s.io",
         }
     }
 
@@ -104,14 +124,14 @@ impl KnownKind {
             | Self::Service
             | Self::ServiceAccount
             | Self::EndpointSlice => &["v1"],
-            Self::AuthorizationPolicy | Self::PeerAuthentication => &["v1", "v1beta1"],
+            Self::AuthorizationPolicy | Self::PeerAuthentication | Self::ServiceCidr => &["v1", "v1beta1"],
         }
     }
 
     /// Whether objects of this kind live in a namespace.
     pub fn scope(self) -> Scope {
         match self {
-            Self::Namespace | Self::Node => Scope::Cluster,
+            Self::Namespace | Self::Node | Self::ServiceCidr => Scope::Cluster,
             Self::Pod
             | Self::Service
             | Self::EndpointSlice

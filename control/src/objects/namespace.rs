@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::meta::Meta;
 
 /// A namespace: its labels say whether its pods are in the mesh.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Namespace {
     /// Metadata.
     pub metadata: Meta,

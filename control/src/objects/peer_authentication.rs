@@ -11,7 +11,7 @@ use super::selector::{Selection, Selector};
 use super::values::{PortKey, null_is_default};
 
 /// Whether workloads accept connections without mutual TLS.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(from = "Envelope<Spec>")]
 pub struct PeerAuthentication {
     /// Metadata.
@@ -21,7 +21,7 @@ pub struct PeerAuthentication {
 }
 
 /// `spec` of a PeerAuthentication.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(try_from = "RawSpec")]
 pub struct Spec {
     /// Which workloads; empty for the whole namespace, or the whole mesh in the root namespace.

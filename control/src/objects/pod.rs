@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::Deserialize;
+use serde::de::Deserializer;
 
 use super::meta::Meta;
 use super::values::{Protocol, TargetPort, null_is_default};
 
 /// A pod.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Pod {
     /// Metadata.
     pub metadata: Meta,
@@ -22,7 +23,7 @@ pub struct Pod {
 }
 
 /// `spec` of a pod.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     /// The node it is scheduled to; empty while it is not.
@@ -43,7 +44,7 @@ pub struct PodSpec {
 }
 
 /// A container, as far as its ports and those who call them go.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
     /// Ports it names.
@@ -63,7 +64,7 @@ pub struct Container {
 }
 
 /// What the kubelet calls when a container starts and before it ends.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Lifecycle {
     /// After its start.
@@ -73,7 +74,7 @@ pub struct Lifecycle {
 }
 
 /// How the kubelet calls a container: at most one of them is given.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Handler {
     /// By HTTP.
@@ -85,7 +86,7 @@ pub struct Handler {
 }
 
 /// Where the kubelet connects to.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Call {
     /// A host other than the pod.
     #[serde(default, deserialize_with = "null_is_default")]
@@ -95,7 +96,7 @@ pub struct Call {
 }
 
 /// A named port of a container.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerPort {
     /// The name that `targetPort` may use.
@@ -109,7 +110,7 @@ pub struct ContainerPort {
 }
 
 /// `status` of a pod.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
@@ -120,20 +121,20 @@ pub struct PodStatus {
     /// All addresses.
     #[serde(rename = "podIPs", deserialize_with = "null_is_default")]
     pub pod_ips: Vec<PodIp>,
-    /// Conditions.
-    #[serde(deserialize_with = "null_is_default")]
+    /// Of the conditions, `Ready`, if it is reported.
+    #[serde(deserialize_with = "only_ready")]
     pub conditions: Vec<PodCondition>,
 }
 
 /// One address of a pod.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct PodIp {
     /// The address.
     pub ip: IpAddr,
 }
 
 /// One condition of a pod.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct PodCondition {
     /// Which condition.
     #[serde(rename = "type")]
@@ -142,7 +143,35 @@ pub struct PodCondition {
     pub status: String,
 }
 
+/// The others change more often and mean nothing here.
+fn only_ready<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PodCondition>, D::Error> {
+    let mut conditions: Vec<PodCondition> = null_is_default(deserializer)?;
+    conditions.retain(|condition| condition.kind == READY);
+    Ok(conditions)
+}
+
+const READY: &str = "Ready";
+
+/// What marks the API server's image of a static pod, and the UID that its kubelet knows it by.
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+const CONFIG_HASH_ANNOTATION: &str = "kubernetes.io/config.hash";
+
 impl Pod {
+    /// The UID by which the node knows the pod: it is in the name of the pod's cgroup.
+    ///
+    /// A static pod is known there by a hash of its file, while the API server gave its image a UID
+    /// of its own. Whoever may create pods may write the annotations; but a hash has no dashes, so
+    /// that it never names a pod which the API server gave its UID, and a mirror pod names no
+    /// service account (an API server admits none that does).
+    pub fn uid_on_node(&self) -> &str {
+        let is_mirror = self.metadata.annotation(MIRROR_ANNOTATION).is_some()
+            && self.spec.service_account_name.is_empty();
+        match self.metadata.annotation(CONFIG_HASH_ANNOTATION) {
+            Some(hash) if is_mirror && is_config_hash(hash) => hash,
+            Some(_) | None => &self.metadata.uid,
+        }
+    }
+
     /// Whether the pod ended for good: it has no address any more, or not for long.
     pub fn is_finished(&self) -> bool {
         matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
@@ -168,7 +197,7 @@ impl Pod {
     /// Whether it takes traffic. A pod written by hand, which no kubelet reports on, has no `Ready`
     /// condition: it counts as ready once it has an address.
     pub fn is_ready(&self) -> bool {
-        let ready = self.status.conditions.iter().find(|condition| condition.kind == "Ready");
+        let ready = self.status.conditions.iter().find(|condition| condition.kind == READY);
         self.metadata.deletion_timestamp.is_none()
             && ready.map_or(!self.addresses().is_empty(), |condition| condition.status == "True")
     }
@@ -220,5 +249,48 @@ impl Container {
             TargetPort::Number(port) => Some(*port),
             TargetPort::Name(name) => self.named_port(name),
         })
+    }
+}
+
+/// MD5 in hexadecimal digits, as a kubelet computes it.
+fn is_config_hash(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|octet| octet.is_ascii_digit() || matches!(octet, b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_static_pod_goes_by_the_uid_of_its_kubelet() {
+        let hash = "0123456789abcdef0123456789abcdef";
+        let victim = "6e0c0a52-1c1b-4f0e-8f5a-2f6ff3f0b111";
+        let rows = [
+            ("an ordinary pod", json!({}), "", "u1"),
+            ("a mirror", json!({MIRROR_ANNOTATION: hash, CONFIG_HASH_ANNOTATION: hash}), "", hash),
+            ("a hash without the mark", json!({CONFIG_HASH_ANNOTATION: hash}), "", "u1"),
+            ("a mark without a hash", json!({MIRROR_ANNOTATION: hash}), "", "u1"),
+            (
+                "another pod's UID for a hash",
+                json!({MIRROR_ANNOTATION: victim, CONFIG_HASH_ANNOTATION: victim}),
+                "",
+                "u1",
+            ),
+            (
+                "a service account of its own",
+                json!({MIRROR_ANNOTATION: hash, CONFIG_HASH_ANNOTATION: hash}),
+                "web",
+                "u1",
+            ),
+        ];
+        for (name, annotations, account, expected) in rows {
+            let pod = json!({
+                "metadata": {"uid": "u1", "annotations": annotations},
+                "spec": {"nodeName": "n1", "serviceAccountName": account},
+            });
+            assert_eq!(Pod::deserialize(pod).unwrap().uid_on_node(), expected, "{name}");
+        }
     }
 }

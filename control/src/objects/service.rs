@@ -8,7 +8,7 @@ use super::meta::{Meta, StringMap};
 use super::values::{Protocol, TargetPort, null_is_default};
 
 /// A service.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Service {
     /// Metadata.
     pub metadata: Meta,
@@ -18,7 +18,7 @@ pub struct Service {
 }
 
 /// `spec` of a service.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceSpec {
     /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
@@ -87,7 +87,7 @@ pub enum IpFamily {
 }
 
 /// One port of a service.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePort {
     /// The port's name; may be missing when there is only one.

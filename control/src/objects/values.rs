@@ -18,6 +18,15 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// Reads networks, and leaves out what is none: an odd range of a node must not cost the node.
+///
+/// # Errors
+/// When the value is neither null nor a list of texts.
+pub fn lenient_networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts: Vec<String> = null_is_default(deserializer)?;
+    Ok(texts.iter().filter_map(|text| parse_ip_block(text).ok()).collect())
+}
+
 /// A transport protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum Protocol {

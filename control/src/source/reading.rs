@@ -148,7 +148,7 @@ impl Place<'_> {
 
     fn reading(self, key: ObjectKey, content: Content, body: Body<'_>) -> Reading {
         let origin = Origin { file: self.file.clone(), line: self.document.content_line() };
-        Reading { key, origin, text: body.text(), content_hash: hash(self.document.text), content }
+        Reading { key, origin, text: Some(body.text()), content_hash: hash(self.document.text), content }
     }
 
     fn problem(self, error: &Unreadable) -> SourceProblem {

@@ -29,6 +29,7 @@ impl Control {
             cluster_id: "Kubernetes".into(),
             network: Network::default(),
             trust_domain: TrustDomain::default(),
+            mesh_ranges: Vec::new(),
             netns_annotation: NetnsAnnotation::Ignored,
             mesh_ranges: Vec::new(),
         };

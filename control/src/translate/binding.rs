@@ -10,16 +10,10 @@ use ambit_mesh::workload::{CaptureExclusions, PodBinding};
 use super::view::Named;
 use super::{NetnsAnnotation, Notes, Reason, Settings};
 use crate::objects::Pod;
-use crate::objects::meta::Meta;
 use crate::objects::values::{parse_ip_block, parse_port};
 
 /// Directory mode: where the pod's network namespace is.
 const NETNS_ANNOTATION: &str = "ambit.dev/netns";
-
-/// The kubelet's annotations on the copy of a static pod that it keeps in the API server: that it is
-/// one, and the UID by which the pod is known on its node.
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
-const STATIC_UID_ANNOTATION: &str = "kubernetes.io/config.hash";
 
 /// Our annotations, and Istio's for sidecars, which mean the same.
 const EXCLUDED_INBOUND_PORTS: [&str; 2] =
@@ -62,20 +56,10 @@ fn network_namespace(pod: &Named<'_, Pod>, settings: &Settings, notes: &mut Note
 /// The UID by which the pod is known on its node. A pod written by hand has none: its name serves,
 /// which is as unique in one directory.
 fn pod_uid(pod: &Named<'_, Pod>) -> Arc<str> {
-    let metadata = &pod.object.metadata;
-    match (static_uid(metadata), metadata.uid.as_str()) {
-        (Some(uid), _) => uid.into(),
-        (None, "") => format!("{}.{}", pod.namespace(), pod.name()).into(),
-        (None, uid) => uid.into(),
+    match pod.object.uid_on_node() {
+        "" => format!("{}.{}", pod.namespace(), pod.name()).into(),
+        uid => uid.into(),
     }
-}
-
-/// The UID of a static pod: a hash, which a UID of the API server never looks like. Whoever may
-/// create pods may write these annotations, and must not name another pod by them.
-fn static_uid(metadata: &Meta) -> Option<&str> {
-    metadata.annotation(MIRROR_ANNOTATION)?;
-    let uid = metadata.annotation(STATIC_UID_ANNOTATION)?;
-    (uid.len() == 32 && uid.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'a'..=b'f'))).then_some(uid)
 }
 
 /// What the pod's author wants to be left alone. A value that is none excludes nothing.

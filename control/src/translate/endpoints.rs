@@ -15,7 +15,7 @@ use ambit_mesh::workload::{
 
 use super::view::{Named, PodsByAddress, View};
 use super::{Settings, service, service_name};
-use crate::objects::endpoint_slice::{AddressType, Endpoint, EndpointSlice};
+use crate::objects::endpoint_slice::{AddressType, Endpoint, EndpointSlice, TargetRef};
 use crate::objects::selector::includes;
 use crate::objects::service::ServicePort;
 use crate::objects::values::{Protocol, TargetPort};
@@ -91,6 +91,16 @@ struct Finder<'a, 'b> {
     found: Endpoints<'a>,
 }
 
+/// What an endpoint of a slice is.
+enum Behind<'a> {
+    Pod(Named<'a, Pod>),
+    /// A pod by the slice's word, of which nothing is known: slices and pods arrive independently. It
+    /// serves nothing until it is known, and never passes for a machine that speaks plain TCP.
+    UnknownPod,
+    /// A machine outside the cluster, or on its nodes' network.
+    NoPod,
+}
+
 impl<'a> Finder<'a, '_> {
     fn add_selected(&mut self, service: &Named<'_, Service>, pods: &[Named<'a, Pod>]) {
         let selector = &service.object.spec.selector;
@@ -110,25 +120,38 @@ impl<'a> Finder<'a, '_> {
         let ports: Vec<_> =
             service.object.tcp_ports().filter_map(|port| slice_port(port, slice.object)).collect();
         for endpoint in &slice.object.endpoints {
-            match self.pod_behind(endpoint, slice) {
-                Some(pod) if serves(service, endpoint, pod.object) => {
+            match self.behind(endpoint, slice) {
+                Behind::Pod(pod) if serves(service, endpoint, pod.object) => {
                     self.add_pod(service, &pod, ports.clone())
                 }
-                Some(_) => {}
-                None => self.add_outside(service, slice, endpoint, &ports),
+                Behind::Pod(_) | Behind::UnknownPod => {}
+                Behind::NoPod => self.add_outside(service, slice, endpoint, &ports),
             }
         }
     }
 
     /// By name where the slice names a pod of its namespace, otherwise by address: an address of a pod
     /// is never treated as plain machine, which would go around the pod's tunnel.
-    fn pod_behind(&self, endpoint: &Endpoint, slice: &Named<'_, EndpointSlice>) -> Option<Named<'a, Pod>> {
-        let by_name = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod").and_then(|target| {
-            let namespace = target.namespace.as_deref().unwrap_or(slice.namespace());
-            let is_own = namespace == slice.namespace();
-            is_own.then(|| self.by_name.get(&(namespace, target.name.as_str()))).flatten()
-        });
-        by_name.or_else(|| addresses(endpoint).find_map(|ip| self.by_address.pods.get(&ip))).copied()
+    fn behind(&self, endpoint: &Endpoint, slice: &Named<'_, EndpointSlice>) -> Behind<'a> {
+        let target = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod");
+        let by_name = target.and_then(|target| self.named_pod(target, slice.namespace()));
+        let by_address = || addresses(endpoint).find_map(|ip| self.by_address.pods.get(&ip)).copied();
+        match (by_name.or_else(by_address), target) {
+            (Some(pod), _) => Behind::Pod(pod),
+            (None, Some(_)) => Behind::UnknownPod,
+            (None, None) => Behind::NoPod,
+        }
+    }
+
+    /// The pod that a slice names. A StatefulSet gives the next pod the name of the last one: the UID
+    /// tells them apart.
+    fn named_pod(&self, target: &TargetRef, namespace: &str) -> Option<Named<'a, Pod>> {
+        if target.namespace.as_deref().is_some_and(|other| other != namespace) {
+            return None;
+        }
+        let pod = self.by_name.get(&(namespace, target.name.as_str()))?;
+        let uid = pod.object.metadata.uid.as_str();
+        (uid.is_empty() || target.uid.is_empty() || uid == target.uid).then_some(*pod)
     }
 
     fn add_pod(&mut self, service: &Named<'_, Service>, pod: &Named<'a, Pod>, ports: Vec<PortMapping>) {

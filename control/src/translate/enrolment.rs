@@ -25,8 +25,8 @@ pub(super) enum Enrolment {
 /// Decides from the labels of the pod and of its namespace; the pod's own come first.
 pub(super) fn of(pod: &Pod, namespace: Option<&StringMap>) -> Enrolment {
     let is_asked = match pod.metadata.label(DATAPLANE_MODE) {
-        Some(mode) => mode == AMBIENT,
-        None => is_asked_for(namespace),
+        Some(mode) => mode == "ambient",
+        None => namespace.is_some_and(is_asked),
     };
     if !is_asked {
         return Enrolment::NotAsked;
@@ -39,13 +39,10 @@ pub(super) fn of(pod: &Pod, namespace: Option<&StringMap>) -> Enrolment {
     other.map_or(Enrolment::Enrolled, |annotation| Enrolment::OtherMesh { annotation })
 }
 
-/// Whether a namespace with these labels asks for its pods to be in the mesh.
-pub(super) fn is_asked_for(namespace: Option<&StringMap>) -> bool {
-    namespace.and_then(|labels| labels.get(DATAPLANE_MODE)).is_some_and(|mode| mode == AMBIENT)
+/// Whether the labels of a namespace ask for its pods to be in the mesh.
+pub(super) fn is_asked(namespace: &StringMap) -> bool {
+    namespace.get(DATAPLANE_MODE).is_some_and(|mode| mode == "ambient")
 }
-
-/// The label's value that opts in.
-const AMBIENT: &str = "ambient";
 
 /// Annotations that Istio's injector and Istio's CNI agent leave on a pod they handle.
 const OTHER_MESHES: [&str; 2] = ["sidecar.istio.io/status", "ambient.istio.io/redirection"];

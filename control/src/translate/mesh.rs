@@ -1,32 +1,26 @@
-//! The mesh as a whole: which namespaces are in it, and where its addresses lie.
+//! What holds for the mesh as a whole, and is of no single workload, service or policy.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::Settings;
+use super::enrolment;
 use super::view::View;
-use super::{Notes, Reason, Settings, enrolment};
 
-/// The namespaces whose label asks for the mesh.
-pub(super) fn enrolled_namespaces(view: &View<'_>) -> BTreeSet<Arc<str>> {
-    let asks = |name: &&&str| enrolment::is_asked_for(view.namespace_labels(name));
-    view.namespaces.keys().filter(asks).map(|name| Arc::from(*name)).collect()
+/// The ranges of all nodes' pods and of all services, and those that settings add.
+pub(super) fn ranges(view: &View<'_>, settings: &Settings) -> Vec<IpNet> {
+    let of_nodes = view.nodes.values().flat_map(|node| &node.spec.pod_cidrs);
+    let of_services = view.service_cidrs.iter().flat_map(|cidr| &cidr.spec.cidrs);
+    let all = of_nodes.chain(of_services).chain(&settings.mesh_ranges).copied().collect();
+    // Joins neighbours too: the ranges of a thousand nodes become the cluster's.
+    IpNet::aggregate(&all)
 }
 
-/// What nodes say of their pods' addresses, and what control was told of the rest.
-pub(super) fn ranges(view: &View<'_>, settings: &Settings, notes: &mut Notes) -> BTreeSet<IpNet> {
-    let mut ranges: BTreeSet<IpNet> = settings.mesh_ranges.iter().copied().collect();
-    for node in view.nodes.values() {
-        for text in node.object.pod_ranges() {
-            match text.parse() {
-                Ok(range) => drop(ranges.insert(range)),
-                Err(_) => {
-                    let message = format!("spec.podCIDRs: {text:?} is not a CIDR such as 10.0.0.0/8");
-                    notes.add(node.key, Reason::NotTranslated, message);
-                }
-            }
-        }
-    }
-    ranges
+/// The namespaces whose pods are in the mesh unless they opt out.
+pub(super) fn enrolled_namespaces(view: &View<'_>) -> BTreeSet<Arc<str>> {
+    let enrolled =
+        view.namespaces.iter().filter(|(_, namespace)| enrolment::is_asked(&namespace.metadata.labels));
+    enrolled.map(|(name, _)| Arc::from(*name)).collect()
 }

@@ -69,9 +69,9 @@ impl Translator {
         }
         let of_peers = peers.policies().into_iter().map(|policy| (policy.name.clone(), Arc::new(policy)));
         out.policies.extend(of_peers);
-        out.enrolled_namespaces = mesh::enrolled_namespaces(&view);
-        out.mesh_ranges = mesh::ranges(&view, settings, &mut out.notes);
         out.join(kept.parts.values());
+        out.mesh_ranges = mesh::ranges(&view, settings);
+        out.enrolled_namespaces = mesh::enrolled_namespaces(&view);
         self.kept = Some(kept);
         out
     }
@@ -89,7 +89,8 @@ fn is_for_all(key: &ObjectKey) -> bool {
             | KnownKind::Pod
             | KnownKind::Service
             | KnownKind::EndpointSlice
-            | KnownKind::ServiceAccount,
+            | KnownKind::ServiceAccount
+            | KnownKind::ServiceCidr,
         )
         | Kind::Foreign { .. } => false,
     }
@@ -107,6 +108,8 @@ fn stale<'a>(
         match &key.kind {
             Kind::Known(KnownKind::Namespace) => drop(touched.insert(&key.name)),
             Kind::Known(KnownKind::Node) => touched.extend(view.namespaces_on(&key.name)),
+            // It says nothing about any namespace.
+            Kind::Known(KnownKind::ServiceCidr) => {}
             Kind::Known(
                 KnownKind::Pod
                 | KnownKind::Service
@@ -144,8 +147,9 @@ impl<'a> Step<'a, '_> {
         for pod in self.view.pods.get(namespace).into_iter().flatten() {
             self.note_shared_addresses(pod, &mut out.notes);
             let services = endpoints.of_pod(pod);
-            let workload =
-                workload::translate(pod, self.view, self.peers, services, self.settings, &mut out.notes);
+            let addresses = self.by_address.of(pod);
+            let step = workload::Step { view: self.view, peers: self.peers, settings: self.settings };
+            let workload = step.translate(pod, addresses, services, &mut out.notes);
             if let Some(workload) = workload {
                 out.add(workload);
             }
@@ -153,13 +157,15 @@ impl<'a> Step<'a, '_> {
         out
     }
 
-    /// Whoever connects to an address that several pods claim reaches one of them, and expects
-    /// another.
+    /// Whoever connects to an address that several pods claim may reach another than it counts for.
     fn note_shared_addresses(&self, pod: &Named<'_, Pod>, notes: &mut Notes) {
         let own: Vec<IpAddr> = if pod.object.has_own_address() { pod.object.addresses() } else { Vec::new() };
         for ip in own {
             if let Some(other) = self.by_address.pods.get(&ip).filter(|other| other.key != pod.key) {
-                let message = format!("address {ip} is also that of {} at {}", other.key, other.origin);
+                let message = format!(
+                    "address {ip} is also that of {} at {}, which it counts for",
+                    other.key, other.origin
+                );
                 notes.add(pod.key, Reason::Conflict, message);
             }
         }

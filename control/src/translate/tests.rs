@@ -69,9 +69,24 @@ fn settings() -> Settings {
         cluster_id: "Kubernetes".into(),
         network: Network::default(),
         trust_domain: TrustDomain::default(),
+        mesh_ranges: Vec::new(),
         netns_annotation: NetnsAnnotation::Honoured,
         mesh_ranges: Vec::new(),
     }
+}
+
+#[test]
+fn settings_add_to_the_ranges_of_nodes_and_services() {
+    let node =
+        |pods| format!("apiVersion: v1\nkind: Node\nmetadata: {{name: n}}\nspec: {{podCIDRs: [{pods}]}}\n");
+    let settings = Settings { mesh_ranges: vec!["10.2.0.0/16".parse().unwrap()], ..settings() };
+    let ranges = |text| {
+        let ranges = translate(&inputs([("in.yaml", text)]), &settings).mesh_ranges;
+        ranges.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(ranges(node("10.9.0.0/24")), ["10.2.0.0/16", "10.9.0.0/24"]);
+    assert_eq!(ranges(node("10.2.7.0/24")), ["10.2.0.0/16"], "one inside the other");
+    assert_eq!(ranges(node("")), ["10.2.0.0/16"]);
 }
 
 fn cases() -> Vec<PathBuf> {

@@ -7,6 +7,7 @@ use crate::inputs::Inputs;
 use crate::objects::meta::StringMap;
 use crate::objects::{
     AuthorizationPolicy, EndpointSlice, Namespace, Node, Object, ObjectKey, PeerAuthentication, Pod, Service,
+    ServiceCidr,
 };
 use crate::source::Origin;
 
@@ -14,7 +15,7 @@ use crate::source::Origin;
 #[derive(Debug, Default)]
 pub(super) struct View<'a> {
     pub(super) namespaces: BTreeMap<&'a str, &'a Namespace>,
-    pub(super) nodes: BTreeMap<&'a str, Named<'a, Node>>,
+    pub(super) nodes: BTreeMap<&'a str, &'a Node>,
     /// By namespace.
     pub(super) pods: BTreeMap<&'a str, Vec<Named<'a, Pod>>>,
     /// By namespace.
@@ -24,6 +25,7 @@ pub(super) struct View<'a> {
     /// By namespace.
     pub(super) authorization_policies: BTreeMap<&'a str, Vec<Named<'a, AuthorizationPolicy>>>,
     pub(super) peer_authentications: Vec<Named<'a, PeerAuthentication>>,
+    pub(super) service_cidrs: Vec<&'a ServiceCidr>,
 }
 
 /// Which pod has an address.
@@ -32,6 +34,23 @@ pub(super) struct PodsByAddress<'a> {
     pub(super) pods: HashMap<IpAddr, Named<'a, Pod>>,
     /// Whether pods of two namespaces claim the same address.
     pub(super) is_shared: bool,
+}
+
+impl PodsByAddress<'_> {
+    /// The addresses of a pod that count for it.
+    pub(super) fn of(&self, pod: &Named<'_, Pod>) -> Vec<IpAddr> {
+        let mut addresses = pod.object.addresses();
+        if pod.object.has_own_address() {
+            addresses.retain(|ip| self.pods.get(ip).is_none_or(|owner| owner.key == pod.key));
+        }
+        addresses
+    }
+}
+
+/// The greater of two claims to one address wins; of equal ones the first by name.
+fn claim(pod: &Pod) -> (bool, Option<&str>) {
+    let metadata = &pod.metadata;
+    (metadata.deletion_timestamp.is_none(), metadata.creation_timestamp.as_deref())
 }
 
 /// An object with what identifies it.
@@ -84,7 +103,7 @@ impl<'a> View<'a> {
                 self.namespaces.insert(&key.name, object);
             }
             Object::Node(object) => {
-                self.nodes.insert(&key.name, Named { key, origin, object });
+                self.nodes.insert(&key.name, object);
             }
             Object::Pod(object) => {
                 self.pods.entry(namespace).or_default().push(Named { key, origin, object });
@@ -107,6 +126,7 @@ impl<'a> View<'a> {
             Object::PeerAuthentication(object) => {
                 self.peer_authentications.push(Named { key, origin, object })
             }
+            Object::ServiceCidr(object) => self.service_cidrs.push(object),
         }
     }
 
@@ -115,13 +135,17 @@ impl<'a> View<'a> {
         self.namespaces.get(namespace).map(|namespace| &namespace.metadata.labels)
     }
 
-    /// The pod that an address identifies: the first of those that claim it.
+    /// The pod that an address identifies. An address is given to a new pod while the API server may
+    /// still tell of the one that had it: of several, the newest that is not about to end owns it.
     pub(super) fn pods_by_address(&self) -> PodsByAddress<'a> {
         let mut found = PodsByAddress::default();
         for pod in self.pods.values().flatten().filter(|pod| pod.object.has_own_address()) {
             for ip in pod.object.addresses() {
-                let first = *found.pods.entry(ip).or_insert(*pod);
-                found.is_shared |= first.namespace() != pod.namespace();
+                let owner = found.pods.entry(ip).or_insert(*pod);
+                found.is_shared |= owner.namespace() != pod.namespace();
+                if claim(pod.object) > claim(owner.object) {
+                    *owner = *pod;
+                }
             }
         }
         found

@@ -1,6 +1,7 @@
 //! Pod -> [`Workload`].
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ambit_mesh::address::ServiceName;
 use ambit_mesh::identity::SpiffeId;
@@ -17,55 +18,67 @@ use super::{Notes, Reason, Settings, authorization, binding};
 use crate::objects::meta::OwnerReference;
 use crate::objects::{Node, Pod};
 
-/// Translates a pod. One that ended, or that has neither an address nor a node, is nothing to the
-/// mesh. A scheduled pod is published before it has an address: its node captures it at start.
-pub(super) fn translate(
-    pod: &Named<'_, Pod>,
-    view: &View<'_>,
-    peers: &PeerAuthentications<'_>,
-    services: BTreeMap<ServiceName, Vec<PortMapping>>,
-    settings: &Settings,
-    notes: &mut Notes,
-) -> Option<Workload> {
-    let Named { key, object, .. } = pod;
-    let addresses = object.addresses();
-    if object.is_finished() || (addresses.is_empty() && object.spec.node_name.is_empty()) {
-        return None;
+/// What the translation of every pod reads.
+#[derive(Debug)]
+pub(super) struct Step<'a, 'b> {
+    pub(super) view: &'b View<'a>,
+    pub(super) peers: &'b PeerAuthentications<'a>,
+    pub(super) settings: &'b Settings,
+}
+
+impl Step<'_, '_> {
+    /// Translates a pod, of whose addresses `addresses` count for it. One that ended, or that has
+    /// neither an address nor a node, is nothing to the mesh. A scheduled pod is published before it
+    /// has an address: its node captures it at start.
+    pub(super) fn translate(
+        &self,
+        pod: &Named<'_, Pod>,
+        addresses: Vec<IpAddr>,
+        services: BTreeMap<ServiceName, Vec<PortMapping>>,
+        notes: &mut Notes,
+    ) -> Option<Workload> {
+        let Self { view, peers, settings } = self;
+        let Named { key, object, .. } = pod;
+        let has_lost_its_address = addresses.is_empty() && !object.addresses().is_empty();
+        if object.is_finished() || (object.addresses().is_empty() && object.spec.node_name.is_empty()) {
+            return None;
+        }
+        let identity = identity(pod, settings, notes)?;
+        let is_enrolled = is_enrolled(pod, view, notes);
+        let owner = Owner::of(pod);
+        let uid = format!("{}//Pod/{}/{}", settings.cluster_id, pod.namespace(), pod.name());
+        Some(Workload {
+            uid: WorkloadUid(uid.into()),
+            name: key.name.clone(),
+            namespace: pod.namespace().into(),
+            cluster_id: settings.cluster_id.clone(),
+            network: settings.network.clone(),
+            addresses,
+            hostname: None,
+            identity,
+            tunnel_protocol: tunnel_protocol(is_enrolled),
+            node: object.spec.node_name.as_str().into(),
+            network_mode: network_mode(object),
+            workload_type: owner.workload_type,
+            canonical_name: canonical_name(object, &owner).into(),
+            workload_name: owner.name.into(),
+            canonical_revision: canonical_revision(object).into(),
+            waypoint: None,
+            network_gateway: None,
+            application_tunnel: None,
+            authorization_policies: policies(pod, view, peers),
+            // Nobody could be connected with it.
+            status: if has_lost_its_address { WorkloadStatus::Unhealthy } else { status(object) },
+            locality: view
+                .nodes
+                .get(object.spec.node_name.as_str())
+                .map(|node| locality(node))
+                .unwrap_or_default(),
+            capacity: 1,
+            services: services.into_iter().collect(),
+            pod: Some(Box::new(binding::of(pod, is_enrolled, settings, notes))),
+        })
     }
-    let identity = identity(pod, settings, notes)?;
-    let is_enrolled = is_enrolled(pod, view, notes);
-    let owner = Owner::of(pod);
-    let uid = format!("{}//Pod/{}/{}", settings.cluster_id, pod.namespace(), pod.name());
-    Some(Workload {
-        uid: WorkloadUid(uid.into()),
-        name: key.name.clone(),
-        namespace: pod.namespace().into(),
-        cluster_id: settings.cluster_id.clone(),
-        network: settings.network.clone(),
-        addresses,
-        hostname: None,
-        identity,
-        tunnel_protocol: tunnel_protocol(is_enrolled),
-        node: object.spec.node_name.as_str().into(),
-        network_mode: network_mode(object),
-        workload_type: owner.workload_type,
-        canonical_name: canonical_name(object, &owner).into(),
-        workload_name: owner.name.into(),
-        canonical_revision: canonical_revision(object).into(),
-        waypoint: None,
-        network_gateway: None,
-        application_tunnel: None,
-        authorization_policies: policies(pod, view, peers),
-        status: status(object),
-        locality: view
-            .nodes
-            .get(object.spec.node_name.as_str())
-            .map(|node| locality(node.object))
-            .unwrap_or_default(),
-        capacity: 1,
-        services: services.into_iter().collect(),
-        pod: Some(Box::new(binding::of(pod, is_enrolled, settings, notes))),
-    })
 }
 
 fn identity(pod: &Named<'_, Pod>, settings: &Settings, notes: &mut Notes) -> Option<SpiffeId> {
@@ -149,6 +162,8 @@ impl Owner {
                 Some(cron_job) => (WorkloadType::CronJob, cron_job),
                 None => (WorkloadType::Job, name.as_str()),
             },
+            // A static pod is its node's.
+            "Node" => (WorkloadType::Pod, pod.name()),
             "CronJob" => (WorkloadType::CronJob, name.as_str()),
             _ => (WorkloadType::Deployment, name.as_str()),
         };
