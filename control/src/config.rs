@@ -9,21 +9,26 @@ use ambit_kube::Access;
 use ambit_mesh::address::Network;
 use ambit_mesh::identity::TrustDomain;
 use ambit_runtime::config::{Check, CommonFlags, InvalidConfig, parse_duration, serialize_duration};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use crate::ca::current::Origin;
 use crate::ca::lifetime::Lifetimes;
+use crate::kube::Replica;
 use crate::kube::token_review::decide::{Account, Rules};
 use crate::translate::{CLUSTER_DOMAIN, NetnsAnnotation, Settings};
 
 /// The control service of Ambit: reads configuration, serves xDS and certificates to the agents of
 /// the nodes.
 #[derive(Debug, Parser, Serialize)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 #[serde(rename_all = "kebab-case")]
 pub struct Flags {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    #[serde(skip)]
+    pub command: Option<Command>,
     /// Directory of Kubernetes YAML (*.yaml, *.yml, with subdirectories). It is watched. Either this
     /// or --kubernetes is needed.
     #[arg(long, env = "AMBIT_CONFIG", value_name = "DIR")]
@@ -41,6 +46,13 @@ pub struct Flags {
     /// The namespace in which the mesh itself is installed.
     #[arg(long, env = "AMBIT_NAMESPACE", value_name = "NAME", default_value = "ambit-system")]
     pub namespace: String,
+    /// The pod that control runs in; its ProxyReport and its place in the election are named so.
+    /// Without it the machine's name and the process's number.
+    #[arg(long, env = "AMBIT_POD_NAME", value_name = "NAME")]
+    pub pod_name: Option<String>,
+    /// The UID of that pod: with the pod goes what belongs to it.
+    #[arg(long, env = "AMBIT_POD_UID", value_name = "UID", requires = "pod_name")]
+    pub pod_uid: Option<String>,
     /// Print everything that is wrong with the configuration, with file and line, and exit: with 1
     /// if anything is not in force as written.
     #[arg(long)]
@@ -117,9 +129,18 @@ pub struct Flags {
     pub common: CommonFlags,
 }
 
+/// What control can do instead of serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Print the CustomResourceDefinitions that Ambit owns, as YAML.
+    Crds,
+}
+
 /// What control is to do: exactly one of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
+    /// Print the definitions of our own kinds, and end.
+    Crds,
     /// Report what is wrong with a directory, and end.
     Check {
         /// The directory.
@@ -145,8 +166,8 @@ pub struct DirectoryMode {
 pub struct KubernetesMode {
     /// The API server.
     pub access: Access,
-    /// The mesh's own namespace.
-    pub namespace: String,
+    /// Which of its replicas this is, and the mesh's own namespace.
+    pub replica: Replica,
     /// What control keeps on disk, if anything.
     pub state: Option<PathBuf>,
 }
@@ -157,6 +178,9 @@ impl Flags {
     /// # Errors
     /// When the flags ask for nothing, or for several things at once.
     pub fn mode(&self) -> Result<Mode, InvalidConfig> {
+        if let Some(Command::Crds) = self.command {
+            return Ok(Mode::Crds);
+        }
         let mut problems = Vec::new();
         let mut refuse = |is_wrong: bool, problem: &str| {
             if is_wrong {
@@ -187,10 +211,15 @@ impl Flags {
             // A directory without state was refused above.
             (Some(_), None) | (None, _) => Mode::Kubernetes(KubernetesMode {
                 access: self.access(),
-                namespace: self.namespace.clone(),
+                replica: self.replica(),
                 state: self.state.clone(),
             }),
         })
+    }
+
+    fn replica(&self) -> Replica {
+        let name = self.pod_name.clone().unwrap_or_else(Replica::name_of_process);
+        Replica { name, uid: self.pod_uid.clone(), namespace: self.namespace.clone() }
     }
 
     fn access(&self) -> Access {
@@ -290,13 +319,17 @@ mod tests {
         assert_eq!(mode(&["--config", "c", "--state", "s"]), Ok(Mode::Directory(directory)));
         assert_eq!(mode(&["--config", "c", "--check"]), Ok(Mode::Check { config: "c".into() }));
         let kubernetes = |access, state: Option<&str>| {
-            let (namespace, state) = ("ambit-system".to_owned(), state.map(PathBuf::from));
-            Ok(Mode::Kubernetes(KubernetesMode { access, namespace, state }))
+            let (name, namespace) = ("control-a".to_owned(), "ambit-system".to_owned());
+            let replica = Replica { name, uid: None, namespace };
+            Ok(Mode::Kubernetes(KubernetesMode { access, replica, state: state.map(PathBuf::from) }))
         };
-        assert_eq!(mode(&["--kubernetes"]), kubernetes(Access::InCluster, None));
-        assert_eq!(mode(&["--kubernetes", "--state", "s"]), kubernetes(Access::InCluster, Some("s")));
+        let kubernetes_mode =
+            |arguments: &[&str]| mode(&[&["--kubernetes", "--pod-name", "control-a"], arguments].concat());
+        assert_eq!(mode(&["crds"]), Ok(Mode::Crds));
+        assert_eq!(kubernetes_mode(&[]), kubernetes(Access::InCluster, None));
+        assert_eq!(kubernetes_mode(&["--state", "s"]), kubernetes(Access::InCluster, Some("s")));
         let named = Access::Kubeconfig { file: Some("k".into()), context: Some("x".into()) };
-        assert_eq!(mode(&["--kubernetes", "--kubeconfig", "k", "--context", "x"]), kubernetes(named, None));
+        assert_eq!(kubernetes_mode(&["--kubeconfig", "k", "--context", "x"]), kubernetes(named, None));
 
         assert_eq!(mode(&["--state", "s"]), Err(1));
         assert_eq!(mode(&["--config", "c"]), Err(1));

@@ -13,6 +13,7 @@ use ambit_runtime::telemetry::{logging, metrics};
 use clap::Parser;
 use control::check::{self, Outcome};
 use control::config::{Flags, Mode};
+use control::kube::crds;
 use control::run::{Served, Telemetry, run};
 
 /// How long the last log lines may take.
@@ -31,10 +32,16 @@ fn main() -> ExitCode {
 
 fn run_as(flags: &Flags) -> Result<ExitCode, Box<dyn Error>> {
     match flags.mode()? {
+        Mode::Crds => print_crds(),
         Mode::Check { config } => check_only(flags, &config),
         Mode::Directory(mode) => serve(flags, Served::Directory(mode)),
         Mode::Kubernetes(mode) => serve(flags, Served::Kubernetes(mode)),
     }
+}
+
+fn print_crds() -> Result<ExitCode, Box<dyn Error>> {
+    io::stdout().lock().write_all(crds::yaml()?.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check_only(flags: &Flags, config: &Path) -> Result<ExitCode, Box<dyn Error>> {

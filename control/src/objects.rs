@@ -115,6 +115,21 @@ impl Object {
         })
     }
 
+    /// Its metadata.
+    pub fn metadata(&self) -> &Meta {
+        match self {
+            Self::Namespace(Namespace { metadata, .. })
+            | Self::Node(Node { metadata, .. })
+            | Self::ServiceAccount(ServiceAccount { metadata, .. })
+            | Self::Pod(Pod { metadata, .. })
+            | Self::Service(Service { metadata, .. })
+            | Self::EndpointSlice(EndpointSlice { metadata, .. })
+            | Self::AuthorizationPolicy(AuthorizationPolicy { metadata, .. })
+            | Self::PeerAuthentication(PeerAuthentication { metadata, .. })
+            | Self::ServiceCidr(ServiceCidr { metadata, .. }) => metadata,
+        }
+    }
+
     /// What stands in for an object that cannot be read and was never read before: for a policy
     /// the strictest it could have said, for everything else nothing.
     ///
@@ -141,3 +156,6 @@ fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rfind(" at line ").map(|at| text[..at].to_owned()).unwrap_or(text)
 }
+
+#[cfg(test)]
+mod admission_tests;

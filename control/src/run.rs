@@ -16,6 +16,7 @@ use ambit_runtime::readiness::Readiness;
 use ambit_runtime::shutdown::{self, Shutdown};
 use ambit_runtime::telemetry::{logging, metrics};
 use ambit_xds::server::{Authenticator, DiscoveryService, Subscribers, transport};
+use kube::Client;
 use tokio::task::JoinSet;
 use tonic::Status;
 
@@ -26,6 +27,8 @@ use crate::ca::current::CurrentAuthority;
 use crate::ca::service::CertificateService;
 use crate::ca::serving::{ServingCertificate, ServingError};
 use crate::config::{DirectoryMode, Flags, KubernetesMode};
+use crate::kube::status::Facts;
+use crate::kube::{Replica, Writing};
 use crate::limits::buckets::{Buckets, Rate};
 use crate::listener::{self, BindError};
 use crate::pipeline::Pipeline;
@@ -96,10 +99,34 @@ struct Parts {
     proof: Proof,
     pipeline: Pipeline,
     source: Source,
-    /// Where statuses are written as files, if anywhere.
-    status_files: Option<FileSet>,
+    statuses: Statuses,
     /// What runs beside; aborted at the end.
     tasks: JoinSet<()>,
+}
+
+/// Where users see what became of what they wrote.
+enum Statuses {
+    /// In files.
+    Files(FileSet),
+    /// In the objects themselves, and in Events.
+    Kubernetes {
+        /// The API server.
+        client: Client,
+        /// Which replica this is.
+        replica: Replica,
+    },
+}
+
+impl Statuses {
+    fn keep_written(self, facts: Facts, tasks: &mut JoinSet<()>) -> Option<Writing> {
+        match self {
+            Self::Files(files) => {
+                tasks.spawn(status::keep_written(files, facts.generations, facts.subscribers));
+                None
+            }
+            Self::Kubernetes { client, replica } => Some(Writing::start(client, replica, facts)),
+        }
+    }
 }
 
 /// Runs control until it is told to end.
@@ -127,7 +154,7 @@ async fn serve(
     mut published: Published,
     mut shutdown: Shutdown,
 ) -> Result<(), RunError> {
-    let Parts { authority, proof, pipeline, source, status_files, mut tasks } = parts;
+    let Parts { authority, proof, pipeline, source, statuses, mut tasks } = parts;
     let lifetimes = flags.lifetimes()?;
     let certificate =
         ServingCertificate::start(authority.subscribe(), &flags.serving_names(), WallClock::default())?;
@@ -148,9 +175,12 @@ async fn serve(
     let pages = Pages { flags, telemetry, readiness: &readiness, published: &published };
     pages.serve(&subscribers, &shutdown, &mut tasks)?;
     tasks.spawn(crate::telemetry::watch(subscribers.clone()));
-    if let Some(files) = status_files {
-        tasks.spawn(status::keep_written(files, published.generation.clone(), subscribers));
-    }
+    let facts = Facts {
+        generations: published.generation.clone(),
+        resources: published.resources.clone(),
+        subscribers,
+    };
+    let writing = statuses.keep_written(facts, &mut tasks);
 
     let configured = Configured::start(source, pipeline)?;
     tokio::select! {
@@ -182,6 +212,9 @@ async fn serve(
         how = shutdown.drain(trigger, DRAIN_TIMEOUT) => tracing::info!(?how, "ended"),
     }
     drop(drain);
+    if let Some(writing) = writing {
+        writing.end().await;
+    }
     Ok(())
 }
 

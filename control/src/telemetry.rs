@@ -21,6 +21,13 @@ pub fn describe() {
         "ambit_control_source_problems",
         "Files and documents that cannot be read, and duplicates."
     );
+    describe_gauge!("ambit_control_leader", "1 while this replica writes statuses and Events.");
+    describe_gauge!("ambit_control_statuses_waiting", "Statuses that are due and not yet written.");
+    describe_counter!(
+        "ambit_control_status_writes_total",
+        "Attempts to write a status, by what became of it."
+    );
+    describe_counter!("ambit_control_events_total", "Attempts to tell an Event, by what became of it.");
     describe_gauge!("ambit_control_subscribers", "Connected subscribers.");
     describe_gauge!(
         "ambit_control_oldest_unanswered_seconds",

@@ -30,6 +30,7 @@ mod view;
 mod workload;
 
 pub use namespaces::Translator;
+pub use peer_authentication::converted as converted_peer_authentication;
 
 /// Namespaces in which an object without selector applies to the whole mesh. Istio has one; users
 /// who come from there keep theirs.
@@ -106,6 +107,18 @@ pub enum Reason {
     Conflict,
     /// The object cannot be carried out.
     NotTranslated,
+}
+
+impl Reason {
+    /// The reason as statuses and Events name it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoEffect => "NoEffect",
+            Self::EnforcedStricter => "EnforcedStricter",
+            Self::Conflict => "Conflict",
+            Self::NotTranslated => "NotTranslated",
+        }
+    }
 }
 
 impl Notes {

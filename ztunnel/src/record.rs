@@ -35,7 +35,8 @@ pub struct Record {
     service: Option<Arc<Service>>,
     source_identity: Option<SpiffeId>,
     destination_identity: Option<SpiffeId>,
-    bypass: Option<&'static str>,
+    /// Whether it was let through as the kubelet's. A flag, since this is kept for every connection.
+    is_probe: bool,
     open: Option<ConnectionMetrics>,
 }
 
@@ -82,7 +83,7 @@ impl Record {
             service: None,
             source_identity: None,
             destination_identity: None,
-            bypass: None,
+            is_probe: false,
             open: None,
         }
     }
@@ -131,10 +132,7 @@ impl Record {
 
     /// Keeps what let it through, and logs what policies on trial would have said.
     pub fn permitted(&mut self, permit: &Permit) {
-        self.bypass = match permit.allowed_by() {
-            AllowedBy::KubeletProbe => Some("kubelet probe"),
-            AllowedBy::NoAllowPolicy | AllowedBy::Rule { .. } => None,
-        };
+        self.is_probe = matches!(permit.allowed_by(), AllowedBy::KubeletProbe);
         for verdict in permit.dry_run() {
             let action = match verdict.action {
                 Action::Allow => "ALLOW",
@@ -189,7 +187,7 @@ impl Record {
             duration: self.started.elapsed(),
             error,
             flag,
-            bypass: self.bypass,
+            bypass: self.is_probe.then_some("kubelet probe"),
         }
         .emit();
     }

@@ -17,6 +17,8 @@ pub struct Meta {
     /// The object's UID; empty where nobody gave it one.
     #[serde(deserialize_with = "null_is_default")]
     pub uid: String,
+    /// Counts the changes of its `spec`; absent where nobody counts.
+    pub generation: Option<i64>,
     /// Labels.
     #[serde(deserialize_with = "null_is_default")]
     pub labels: StringMap,

@@ -57,7 +57,6 @@ impl Control {
             trust_domain: TrustDomain::default(),
             mesh_ranges: Vec::new(),
             netns_annotation: NetnsAnnotation::Ignored,
-            mesh_ranges: Vec::new(),
         };
         let (tokens, known_tokens) = watch::channel(Arc::default());
         let (publisher, published) = publish::channel();

@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Parts, RunError};
+use super::{Parts, RunError, Statuses};
 use crate::ca::authentication::Proof;
 use crate::ca::current::CurrentAuthority;
 use crate::config::{DirectoryMode, Flags};
@@ -27,7 +27,7 @@ pub(super) fn prepare(flags: &Flags, mode: &DirectoryMode, pipeline: Pipeline) -
         proof: Proof::NodeTokens(known_tokens),
         pipeline,
         source: Source::Directory(mode.config.clone()),
-        status_files: Some(status_files),
+        statuses: Statuses::Files(status_files),
         tasks: JoinSet::new(),
     })
 }

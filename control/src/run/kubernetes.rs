@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{Parts, RunError};
+use super::{Parts, RunError, Statuses};
 use crate::ca::authentication::Proof;
 use crate::ca::current::CurrentAuthority;
 use crate::config::{Flags, KubernetesMode};
@@ -14,7 +14,7 @@ use crate::memory::Memory;
 use crate::pipeline::Pipeline;
 use crate::publish::Published;
 use crate::source::Source;
-use crate::state::{self, Access, FileSet};
+use crate::state::{self, Access};
 
 pub(super) async fn prepare(
     flags: &Flags,
@@ -26,22 +26,21 @@ pub(super) async fn prepare(
     let client = ambit_kube::connect(&mode.access).await?;
     let authority = match &flags.ca_dir {
         Some(directory) => CurrentAuthority::open_directory(directory, None)?,
-        None => root::open(client.clone(), &mode.namespace).await?,
+        None => root::open(client.clone(), &mode.replica.namespace).await?,
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(bundle::keep(client.clone(), mode.namespace.clone(), authority.subscribe()));
-    let rules = flags.token_rules(&mode.namespace);
-    let proof = Proof::TokenReviews(Arc::new(TokenReviews::new(client, rules, published.generation.clone())));
-    let (mut remembering, mut status_files) = (None, None);
-    if let Some(state) = &mode.state {
-        state::make_directory(state, Access::Public)?;
-        remembering = Some(Memory::open(state.join("last-good"))?);
-        status_files = Some(FileSet::open(state.join("status"), Access::Public)?.0);
-    }
-    let pipeline = match remembering {
-        Some(memory) => pipeline.remembering(memory),
+    tasks.spawn(bundle::keep(client.clone(), mode.replica.namespace.clone(), authority.subscribe()));
+    let rules = flags.token_rules(&mode.replica.namespace);
+    let reviews = TokenReviews::new(client.clone(), rules, published.generation.clone());
+    let proof = Proof::TokenReviews(Arc::new(reviews));
+    let pipeline = match &mode.state {
+        Some(state) => {
+            state::make_directory(state, Access::Public)?;
+            pipeline.remembering(Memory::open(state.join("last-good"))?)
+        }
         None => pipeline,
     };
     let source = Source::Kubernetes(mode.access.clone());
-    Ok(Parts { authority, proof, pipeline, source, status_files, tasks })
+    let statuses = Statuses::Kubernetes { client, replica: mode.replica.clone() };
+    Ok(Parts { authority, proof, pipeline, source, statuses, tasks })
 }

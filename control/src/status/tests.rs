@@ -31,7 +31,6 @@ impl Control {
             trust_domain: TrustDomain::default(),
             mesh_ranges: Vec::new(),
             netns_annotation: NetnsAnnotation::Ignored,
-            mesh_ranges: Vec::new(),
         };
         let translated = translate(&self.inputs, &settings);
         Generation { number: 1, inputs: self.inputs.clone(), translated }

@@ -24,19 +24,20 @@ const EXCLUDED_OUTBOUND_RANGES: [&str; 2] =
     ["ambit.dev/exclude-outbound-cidrs", "traffic.sidecar.istio.io/excludeOutboundIPRanges"];
 
 /// The binding of a pod. Of one that is not in the mesh only the UID is of interest: it tells the
-/// agent that control knows the pod.
+/// agent that control knows the pod. One that was written by hand has none.
 pub(super) fn of(
     pod: &Named<'_, Pod>,
     is_enrolled: bool,
     settings: &Settings,
     notes: &mut Notes,
-) -> PodBinding {
+) -> Option<PodBinding> {
     let network_namespace = network_namespace(pod, settings, notes).filter(|_| is_enrolled);
     let (probe_ports, exclusions) = match is_enrolled {
         true => (pod.object.probe_ports(), exclusions(pod, notes)),
         false => (BTreeSet::new(), CaptureExclusions::default()),
     };
-    PodBinding { pod_uid: pod_uid(pod), network_namespace, probe_ports, exclusions }
+    let is_of_interest = is_enrolled || !pod.object.metadata.uid.is_empty();
+    is_of_interest.then(|| PodBinding { pod_uid: pod_uid(pod), network_namespace, probe_ports, exclusions })
 }
 
 fn network_namespace(pod: &Named<'_, Pod>, settings: &Settings, notes: &mut Notes) -> Option<PathBuf> {

@@ -91,7 +91,9 @@ impl<'a> PeerAuthentications<'a> {
         match self.ports(namespace, peer) {
             Ports::AllOpen => None,
             Ports::AllStrict => Some(static_strict()),
-            Ports::OpenExcept(_) | Ports::StrictExcept(_) => peer.map(converted),
+            Ports::OpenExcept(_) | Ports::StrictExcept(_) => {
+                peer.map(|peer| converted(peer.namespace(), peer.name()))
+            }
         }
     }
 
@@ -107,7 +109,7 @@ impl<'a> PeerAuthentications<'a> {
                 Ports::OpenExcept(ports) => Match { destination_ports: ports, ..Match::default() },
                 Ports::StrictExcept(ports) => Match { not_destination_ports: ports, ..Match::default() },
             };
-            policies.push(deny_without_identity(converted(peer), ports));
+            policies.push(deny_without_identity(converted(peer.namespace(), peer.name()), ports));
         }
         policies
     }
@@ -158,8 +160,9 @@ fn static_strict() -> PolicyName {
     policy_name(ROOT_NAMESPACES[0], STATIC_STRICT)
 }
 
-fn converted(peer: &Named<'_, PeerAuthentication>) -> PolicyName {
-    policy_name(peer.namespace(), &format!("{CONVERTED_PREFIX}{}", peer.name()))
+/// The policy that a PeerAuthentication becomes where ports differ.
+pub fn converted(namespace: &str, name: &str) -> PolicyName {
+    policy_name(namespace, &format!("{CONVERTED_PREFIX}{name}"))
 }
 
 fn deny_without_identity(name: PolicyName, ports: Match) -> AuthorizationPolicy {

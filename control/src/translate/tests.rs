@@ -71,7 +71,6 @@ fn settings() -> Settings {
         trust_domain: TrustDomain::default(),
         mesh_ranges: Vec::new(),
         netns_annotation: NetnsAnnotation::Honoured,
-        mesh_ranges: Vec::new(),
     }
 }
 

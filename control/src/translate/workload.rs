@@ -76,7 +76,7 @@ impl Step<'_, '_> {
                 .unwrap_or_default(),
             capacity: 1,
             services: services.into_iter().collect(),
-            pod: Some(Box::new(binding::of(pod, is_enrolled, settings, notes))),
+            pod: binding::of(pod, is_enrolled, settings, notes).map(Box::new),
         })
     }
 }

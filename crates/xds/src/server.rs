@@ -5,6 +5,7 @@
 
 mod authenticator;
 mod registry;
+mod standing;
 mod stream;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub use authenticator::Authenticator;
 pub use registry::{Programmed, SubscriberStatus, Subscribers};
+pub use standing::{Counts, Proxy, Standing};
 
 use crate::ResourceType;
 use crate::resources::Resources;

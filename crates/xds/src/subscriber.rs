@@ -15,7 +15,7 @@ use std::time::Instant;
 use ambit_proto::envoy::config::core::v3::Node;
 use ambit_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
-pub use status::{Acknowledgement, Refusal, Status};
+pub use status::{Acknowledgement, Lack, Refusal, Status};
 
 use crate::resources::{Collection, Difference, Resource, Resources};
 use crate::{MORE_FOLLOWS, PARTS_FEATURE, ResourceType};

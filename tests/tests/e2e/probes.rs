@@ -87,8 +87,8 @@ pub(crate) fn an_address_of_the_node_does_not_make_a_probe() -> Result<()> {
         there.ip(&format!("{family} neigh replace {address} lladdr {hardware} dev eth0 nud permanent"))?;
         let to = if address.is_ipv4() { web.at(ECHO) } else { web.at_v6(ECHO) };
         let from = agent.log_position()?;
-        let connected = forger.namespace().connect_from(address, to)?;
-        ensure!(Held::over(connected).is_err(), "{address} passed for the node's kubelet");
+        let reached = forger.namespace().connect_from(address, to).and_then(Held::over);
+        ensure!(reached.is_err(), "{address} passed for the node's kubelet");
         let refused = agent.wait_for_access(from, |record| {
             record.text("src.addr").is_some_and(|source| source.contains(&address.to_string()))
         })?;

@@ -280,7 +280,8 @@ fn a_flood_of_one_node_leaves_others_their_certificates() {
     runtime().block_on(async {
         let other = Agent::at(address, directory, OTHER_TOKEN);
         began.notified().await;
-        while !over.load(std::sync::atomic::Ordering::Relaxed) {
+        // No more than a node may ask for by right.
+        while !over.load(std::sync::atomic::Ordering::Relaxed) && served.len() < 20 {
             let started = Instant::now();
             other.client.fetch(&web()).await.unwrap();
             served.push((started.elapsed(), over.load(std::sync::atomic::Ordering::Relaxed)));

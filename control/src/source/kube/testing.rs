@@ -8,7 +8,7 @@ use ::kube::Client;
 use ::kube::client::Body;
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Either, Full, StreamBody};
+use http_body_util::{Either, Full, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -160,10 +160,7 @@ impl Api {
         step(&mut self.0.lock().unwrap())
     }
 
-    fn answer(
-        &self,
-        request: &Request<Body>,
-    ) -> Result<Response<impl hyper::body::Body<Data = Bytes, Error = io::Error> + use<>>, io::Error> {
+    fn answer(&self, request: &Request<Body>) -> io::Result<Response<Answer>> {
         let path = request.uri().path_and_query().unwrap().as_str().to_owned();
         self.change(|state| {
             state.requests.push((Instant::now(), path.clone()));
@@ -175,10 +172,7 @@ impl Api {
     }
 }
 
-type Answer = Either<
-    http_body_util::combinators::MapErr<Full<Bytes>, fn(std::convert::Infallible) -> io::Error>,
-    StreamBody<UnboundedReceiverStream<Result<Frame<Bytes>, io::Error>>>,
->;
+type Answer = Either<Full<Bytes>, StreamBody<UnboundedReceiverStream<Result<Frame<Bytes>, io::Error>>>>;
 
 impl State {
     fn answer(&mut self, path: &str) -> Response<Answer> {
@@ -265,7 +259,6 @@ fn send(lines: &Lines, text: &str) {
 }
 
 fn whole(status: u16, text: &str) -> Response<Answer> {
-    let never: fn(std::convert::Infallible) -> io::Error = |never| match never {};
-    let body = Either::Left(Full::new(Bytes::copy_from_slice(text.as_bytes())).map_err(never));
+    let body = Either::Left(Full::new(Bytes::copy_from_slice(text.as_bytes())));
     Response::builder().status(status).body(body).unwrap()
 }

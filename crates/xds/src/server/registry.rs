@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::ResourceType;
 use crate::resources::Resources;
+use crate::server::standing::Standing;
 use crate::subscriber::{Acknowledgement, Status, Subscriber};
 
 /// Streams of one node at a time: an agent, its successor during an upgrade, and what a flapping
@@ -95,6 +96,18 @@ impl Subscribers {
             programmed.count(&entry.node, subscriber, name);
         }
         programmed
+    }
+
+    /// How far one type of a generation has come at all subscribers.
+    pub fn standing(&self, kind: ResourceType, generation: &Resources) -> Standing {
+        let mut standing = Standing::default();
+        for entry in self.entries() {
+            let client = lock(&entry.client);
+            if let Some(subscriber) = client.subscriptions.get(&kind) {
+                standing.add(&entry.node, &client.id, subscriber, generation.of_type(kind));
+            }
+        }
+        standing
     }
 
     /// How long the oldest unanswered response has been waiting. One that only grows is a client

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Subscriber;
 use crate::ResourceType;
+use crate::resources::{Collection, Difference, Resource};
 
 /// A subscriber at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,15 @@ pub enum Acknowledgement {
     Refused,
 }
 
+/// Why a client does not have a resource in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// It has not answered for it.
+    Pending,
+    /// It has refused it.
+    Refused,
+}
+
 impl Subscriber {
     /// Where the client is with the resource of this name in the newest generation; with one that
     /// is not in it, whether the client has acknowledged that it is gone.
@@ -70,6 +80,35 @@ impl Subscriber {
         }
         let answered = self.answered.get(name).is_some_and(|answered| answered.version() == newest.version());
         if answered { Acknowledgement::Acknowledged } else { Acknowledgement::Pending }
+    }
+
+    /// Whether the client wants every resource of the type.
+    pub fn wants_everything(&self) -> bool {
+        self.interest.is_everything()
+    }
+
+    /// The resources of a generation that the client wants, one by one. To one that wants everything
+    /// this says more than it needs.
+    pub fn wanted<'a>(&'a self, generation: &'a Collection) -> impl Iterator<Item = &'a Arc<Resource>> {
+        generation.iter().filter(|resource| self.interest.covers(resource))
+    }
+
+    /// The resources of a generation that the client wants and has not acknowledged in that version,
+    /// and whether it has refused them. It costs no more than the generation differs from the one that
+    /// the client has answered for.
+    pub fn lacking<'a>(&'a self, generation: &'a Collection) -> Vec<(&'a Arc<Resource>, Lack)> {
+        let is_refused =
+            |resource: &Arc<Resource>| self.refused.get(resource.name()) == Some(resource.version());
+        let pending = self.answered.differences(generation).filter_map(|difference| match difference {
+            Difference::Added(resource) | Difference::Changed { to: resource, .. } => {
+                let is_pending = self.interest.covers(resource) && !is_refused(resource);
+                is_pending.then_some((resource, Lack::Pending))
+            }
+            Difference::Removed(_) => None,
+        });
+        let refused = self.refused.keys().filter_map(|name| generation.get(name));
+        let refused = refused.filter(|resource| self.interest.covers(resource) && is_refused(resource));
+        pending.chain(refused.map(|resource| (resource, Lack::Refused))).collect()
     }
 
     /// Since when a response is unanswered.
