@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ambit_kube::Access;
@@ -10,7 +11,7 @@ use ambit_mesh::address::Network;
 use ambit_mesh::identity::TrustDomain;
 use ambit_runtime::config::{Check, CommonFlags, InvalidConfig, parse_duration, serialize_duration};
 use clap::{Parser, Subcommand};
-use ipnet::IpNet;
+use ipnet::{AddrParseError, IpNet};
 use serde::{Serialize, Serializer};
 
 use crate::ca::current::Origin;
@@ -84,9 +85,8 @@ pub struct Flags {
     pub network: String,
     /// Addresses of the mesh's own pods and services, beside those that nodes say: agents refuse a
     /// destination inside that nobody knows. Repeat or separate by commas.
-    #[arg(long = "mesh-range", env = "AMBIT_MESH_RANGES", value_name = "CIDR", value_delimiter = ',')]
-    #[serde(serialize_with = "serialize_texts")]
-    pub mesh_ranges: Vec<IpNet>,
+    #[arg(long = "mesh-range", env = "AMBIT_MESH_RANGES", value_name = "CIDR")]
+    pub mesh_ranges: Vec<Ranges>,
     /// Directory of a CA to issue from: root-cert.pem, ca-cert.pem, ca-key.pem, cert-chain.pem, or
     /// cert-manager's tls.crt, tls.key, ca.crt. It is watched. Without it control keeps a root of its
     /// own: in the state directory, or on Kubernetes in the Secret ambit-ca, unless there is a Secret
@@ -235,7 +235,7 @@ impl Flags {
             cluster_id: self.cluster_id.as_str().into(),
             network: Network(self.network.as_str().into()),
             trust_domain: self.trust_domain.clone(),
-            mesh_ranges: self.mesh_ranges.clone(),
+            mesh_ranges: self.mesh_ranges.iter().flat_map(|ranges| ranges.0.iter().copied()).collect(),
             netns_annotation: match self.allow_netns_annotation {
                 true => NetnsAnnotation::Honoured,
                 false => NetnsAnnotation::Ignored,
@@ -282,15 +282,28 @@ impl Flags {
     }
 }
 
-fn serialize_text<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
+/// Ranges with commas between them. An empty text is an empty list: a manifest writes it where nothing is
+/// set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ranges(Vec<IpNet>);
+
+impl Serialize for Ranges {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(ToString::to_string))
+    }
 }
 
-fn serialize_texts<S: Serializer>(
-    values: &[impl std::fmt::Display],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(values.iter().map(ToString::to_string))
+impl FromStr for Ranges {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let ranges = text.split(',').map(str::trim).filter(|range| !range.is_empty());
+        ranges.map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn serialize_text<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 #[cfg(test)]
@@ -359,6 +372,17 @@ mod tests {
         assert!(agents.contains(&"istio-system/ztunnel".parse().unwrap()) && agents.len() == 2);
         assert_eq!(flags(&["--config", "c"]).serving_names(), ["control.ambit-system.svc"]);
         assert!(Flags::try_parse_from(["control", "--agent-service-account=ztunnel"]).is_err());
+    }
+
+    #[test]
+    fn ranges_may_be_many_or_none() {
+        let ranges = |argument: &str| {
+            let flags = Flags::try_parse_from(["control", "--kubernetes", "--mesh-range", argument]);
+            flags.map(|flags| flags.settings().mesh_ranges.len())
+        };
+        assert_eq!(ranges("").unwrap(), 0);
+        assert_eq!(ranges("10.0.0.0/8, fd00::/8").unwrap(), 2);
+        assert!(ranges("10.0.0.0").is_err());
     }
 
     #[test]

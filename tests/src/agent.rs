@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,31 @@ pub struct Agent {
     namespace: Arc<Namespace>,
     settings: Settings,
     process: Mutex<Option<Arc<Process>>>,
+    /// Processes that were succeeded and told to end, which they do when their connections have.
+    former: Mutex<Vec<Arc<Process>>>,
+    /// How many processes were started beside another, which has its ports.
+    generation: AtomicU16,
+}
+
+/// In what a process differs from the agent's usual one.
+#[derive(Clone, Debug, Default)]
+pub struct Differences {
+    /// Worker threads.
+    pub workers: Option<usize>,
+    /// More arguments.
+    pub arguments: Vec<String>,
+}
+
+impl Differences {
+    /// Another number of workers.
+    pub fn workers(workers: usize) -> Self {
+        Self { workers: Some(workers), ..Self::default() }
+    }
+
+    /// More arguments.
+    pub fn arguments<A: Into<String>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        Self { arguments: arguments.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
 }
 
 /// How long the start of a pod waits for its capture.
@@ -40,7 +66,14 @@ pub struct AccessRecord(Value);
 impl Agent {
     /// An agent that is not started so far.
     pub fn new(node: &str, namespace: Arc<Namespace>, settings: Settings) -> Self {
-        Self { node: node.to_owned(), namespace, settings, process: Mutex::default() }
+        Self {
+            node: node.to_owned(),
+            namespace,
+            settings,
+            process: Mutex::default(),
+            former: Mutex::default(),
+            generation: AtomicU16::new(0),
+        }
     }
 
     /// Starts it without waiting for anything.
@@ -48,6 +81,15 @@ impl Agent {
     /// # Errors
     /// When it cannot be started.
     pub fn launch(&self) -> Result<()> {
+        self.launch_as(&Differences::default())
+    }
+
+    /// The same for a process that is not the usual one.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch_as(&self, differences: &Differences) -> Result<()> {
+        let workers = differences.workers.unwrap_or(self.settings.workers);
         let mut command = self.namespace.command(sandbox::program("ztunnel"));
         command
             .args(["run", "--node", &self.node])
@@ -61,7 +103,11 @@ impl Agent {
             .args(["--certificate-ttl", &format!("{}s", self.settings.certificate_life.as_secs())])
             .args(["--drain-timeout", &format!("{}s", self.settings.drain.as_secs())])
             .args(["--capture", self.settings.capture])
-            .args(["--workers", &self.settings.workers.to_string()]);
+            .args(["--workers", &workers.to_string()])
+            .args(["--admin-address", &format!("127.0.0.1:{}", self.port(15000))])
+            .args(["--metrics-address", &format!("[::]:{}", self.port(15020))])
+            .args(["--readiness-address", &format!("[::]:{}", self.port(15021))])
+            .args(&differences.arguments);
         match self.settings.finding {
             Finding::Annotation => command.arg("--allow-netns-annotation"),
             Finding::Processes => command.arg("--host-proc").arg(HostProc::directory(&self.node)),
@@ -100,15 +146,71 @@ impl Agent {
         self.wait_until_ready()
     }
 
+    /// Starts a process beside the one that runs, and makes it the agent that everything here is about.
+    /// Returns the other one.
+    ///
+    /// # Errors
+    /// When none runs, or it cannot be started.
+    pub fn launch_successor(&self, differences: &Differences) -> Result<Arc<Process>> {
+        let predecessor = self.process()?;
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.launch_as(differences)?;
+        Ok(predecessor)
+    }
+
+    /// Ends a process that was to succeed, as a crash would, and returns to the one before.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill_successor(&self, predecessor: Arc<Process>) -> Result<()> {
+        self.kill()?;
+        self.generation.fetch_sub(1, Ordering::Relaxed);
+        *self.slot() = Some(predecessor);
+        Ok(())
+    }
+
+    /// Replaces the process as a rollout does: starts another, waits until it is ready, and tells the
+    /// old one to end, which it may take its time for.
+    ///
+    /// # Errors
+    /// When one of these fails.
+    pub fn replace(&self, differences: &Differences) -> Result<()> {
+        let predecessor = self.launch_successor(differences)?;
+        self.wait_until_ready()?;
+        predecessor.signal(Signal::SIGTERM)?;
+        self.former().push(predecessor);
+        Ok(())
+    }
+
+    /// Waits until every process that was replaced has ended, and ended well.
+    ///
+    /// # Errors
+    /// When one has not.
+    pub fn wait_for_former(&self) -> Result<()> {
+        for process in self.former().drain(..) {
+            let status = process.wait_for_end(SOON)?;
+            ensure!(status.success(), "a former ztunnel on {} ended with {status}", self.node);
+        }
+        Ok(())
+    }
+
     /// Waits until it says that it is ready.
     ///
     /// # Errors
     /// When it does not, or ends.
     pub fn wait_until_ready(&self) -> Result<()> {
+        self.wait_until_ready_within(SOON)
+    }
+
+    /// The same for another time.
+    ///
+    /// # Errors
+    /// When it does not, or ends.
+    pub fn wait_until_ready_within(&self, time: Duration) -> Result<()> {
         let process = self.process()?;
-        wait::until(format!("ztunnel on {} to be ready", self.node), SOON, || {
+        wait::until(format!("ztunnel on {} to be ready", self.node), time, || {
             ensure!(process.is_running(), "it has ended");
-            http::get(&self.namespace, 15021, "/healthz/ready")
+            http::get(&self.namespace, self.port(15021), "/healthz/ready")
         })
         .map(drop)
     }
@@ -189,7 +291,7 @@ impl Agent {
     /// # Errors
     /// When it does not answer with JSON.
     pub fn dump(&self) -> Result<Value> {
-        let text = http::get(&self.namespace, 15000, "/config_dump")?;
+        let text = http::get(&self.namespace, self.port(15000), "/config_dump")?;
         serde_json::from_str(&text).with_context(|| format!("the dump is not JSON: {text}"))
     }
 
@@ -198,7 +300,7 @@ impl Agent {
     /// # Errors
     /// When it does not answer.
     pub fn metrics(&self) -> Result<String> {
-        http::get(&self.namespace, 15020, "/metrics")
+        http::get(&self.namespace, self.port(15020), "/metrics")
     }
 
     /// The sum of every series of `metric` whose labels hold all of `labels` (as `name="value"`).
@@ -286,8 +388,19 @@ impl Agent {
         Path::new(WORK).join(format!("agent-{}-kept", self.node))
     }
 
-    fn state_directory(&self) -> PathBuf {
+    /// Its state directory.
+    pub fn state_directory(&self) -> PathBuf {
         Path::new(WORK).join(format!("agent-{}", self.node))
+    }
+
+    /// Two processes of one node have the same network here, so that each has its ports for itself. The
+    /// first has the usual ones.
+    fn port(&self, usual: u16) -> u16 {
+        usual + 100 * self.generation.load(Ordering::Relaxed)
+    }
+
+    fn former(&self) -> MutexGuard<'_, Vec<Arc<Process>>> {
+        self.former.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Arc<Process>>> {

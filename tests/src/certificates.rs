@@ -84,7 +84,7 @@ impl Authority {
         &self.certificate
     }
 
-    /// A certificate for `identity`, for use at both ends of a connection.
+    /// A certificate for `identity`, a URI or an IP address, for use at both ends of a connection.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -92,7 +92,10 @@ impl Authority {
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name = DistinguishedName::new();
-        parameters.subject_alt_names = vec![SanType::URI(Ia5String::try_from(identity)?)];
+        parameters.subject_alt_names = vec![match identity.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::URI(Ia5String::try_from(identity)?),
+        }];
         parameters.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];

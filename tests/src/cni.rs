@@ -122,7 +122,7 @@ impl Runtime {
         }
         fs::write(self.result_file(sandbox), result.to_string())?;
         let addresses = result["ips"].as_array().context("a result has addresses")?;
-        let address = |of: &Value| Some(of["address"].as_str()?.split('/').next()?.parse().ok()?);
+        let address = |of: &Value| of["address"].as_str()?.split('/').next()?.parse().ok();
         Ok(addresses.iter().filter_map(address).collect())
     }
 

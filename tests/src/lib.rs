@@ -8,14 +8,17 @@
 #![warn(missing_docs)]
 
 pub mod agent;
+pub mod api_server;
 pub mod apps;
 pub mod certificates;
 pub mod cni;
 pub mod configuration;
 pub mod control;
 pub mod envoy;
+pub mod handover;
 pub mod host_proc;
 pub mod http;
+pub mod load;
 pub mod log;
 pub mod mesh;
 pub mod namespace;

@@ -1,5 +1,6 @@
 //! Network namespaces: places with interfaces, routes and sockets of their own.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -148,6 +149,17 @@ impl Namespace {
             bail!("nobody listens on port {port} in {}", self.name);
         }
         Ok(())
+    }
+
+    /// The sockets that listen on this TCP port inside, by their inodes: whoever holds them, they are
+    /// the same as long as those are.
+    ///
+    /// # Errors
+    /// When they cannot be seen.
+    pub fn listening_sockets(&self, port: u16) -> Result<BTreeSet<String>> {
+        let tables = self.socket_tables()?;
+        let listening = tables.lines().filter(|line| is_socket(line, port, LISTEN));
+        Ok(listening.filter_map(|line| line.split_whitespace().nth(9)).map(str::to_owned).collect())
     }
 
     /// How many TCP connections to this port are open inside.

@@ -43,6 +43,16 @@ pub fn until_true(what: impl Display, within: Duration, mut probe: impl FnMut() 
     until(what, within, || if probe() { Ok(()) } else { Err(anyhow!("not so far")) }).map(|(_, took)| took)
 }
 
+/// Waits for the next of moments that are `apart`, for work at a steady rate. Who is late does not hurry
+/// to make up for it.
+pub fn pace(next: &mut Instant, apart: Duration) {
+    let now = Instant::now();
+    if let Some(rest) = next.checked_duration_since(now) {
+        thread::sleep(rest);
+    }
+    *next = (*next).max(now) + apart;
+}
+
 /// Sees to it that `holds` is true at every look for a whole span, for claims of the form "never".
 ///
 /// # Errors

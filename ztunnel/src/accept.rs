@@ -13,6 +13,7 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use crate::flows::Pending;
 use crate::worker::Pod;
 
 /// A connection as its listener gave it.
@@ -21,6 +22,8 @@ pub struct Accepted {
     pub socket: Socket,
     /// Who connected: the original client's address, IPv4 never as mapped IPv6.
     pub peer: SocketAddr,
+    /// Counts it until something else does.
+    pub pending: Pending,
 }
 
 impl Accepted {
@@ -34,7 +37,7 @@ impl Accepted {
 }
 
 /// Accepts until aborted; each connection is served by a task of its own, owned by the worker.
-pub async fn run<F, S>(name: &'static str, listener: Listener, pod: Rc<Pod>, serve: S)
+pub async fn run<F, S>(name: &'static str, listener: Rc<Listener>, pod: Rc<Pod>, serve: S)
 where
     S: Fn(Rc<Pod>, Accepted) -> F,
     F: Future<Output = ()> + 'static,
@@ -43,7 +46,9 @@ where
         match listener.accept().await {
             Ok((stream, peer)) => match Socket::of_nonblocking(stream) {
                 Ok(socket) => {
-                    spawn_local(serve(Rc::clone(&pod), Accepted { socket, peer: canonical(peer) }));
+                    let pending = pod.worker.flows.accept(&pod.uid);
+                    let accepted = Accepted { socket, peer: canonical(peer), pending };
+                    spawn_local(serve(Rc::clone(&pod), accepted));
                 }
                 // The client is gone already.
                 Err(error) => debug!(listener = name, %peer, %error, "connection lost at accept"),

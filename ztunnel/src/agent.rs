@@ -1,7 +1,7 @@
 //! The agent of a node: its parts in the order in which they depend on each other, and its end.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ambit_identity::ca_client::{CaClient, CaClientConfig};
 use ambit_identity::channel::{BadAddress, to_control_plane};
@@ -10,27 +10,31 @@ use ambit_identity::store::{CertificateStore, StoreError};
 use ambit_proto::envoy::config::core::v3::Node;
 use ambit_runtime::admin::{BindError, Reply, Router, Server};
 use ambit_runtime::config::effective;
-use ambit_runtime::drain;
+use ambit_runtime::drain::{self, DrainTrigger};
 use ambit_runtime::readiness::Readiness;
-use ambit_runtime::shutdown::{self, ShutdownHandle};
+use ambit_runtime::shutdown::{self, Ended, Shutdown, ShutdownHandle};
 use ambit_runtime::telemetry::logging::Logging;
 use ambit_runtime::telemetry::metrics::Metrics;
 use ambit_xds::client::{Client, Config};
 use ambit_xds::session::Interest;
 use http::Uri;
 use http::uri::InvalidUri;
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet, spawn_local};
 use tracing::{error, info};
 
+use crate::beginning::take_over;
 use crate::capture::marks::{MarkStore, MarkStoreError};
 use crate::capture::netns::NamespaceError;
 use crate::capture::node::NodeNetwork;
 use crate::capture::{Backend, DetectError};
 use crate::cni::server::BindError as CniBindError;
 use crate::cni::upkeep::Upkeep;
-use crate::config::{CaptureBackend, CaptureSettings, RunConfig};
+use crate::config::{CaptureBackend, CaptureSettings, EndConfig, RunConfig, UninstallCheck};
 use crate::configuration::Configuration;
 use crate::dump::config_dump;
+use crate::ending::{self, Ending, Haste, Inputs, clear_node};
+use crate::handover::{self, Myself, Notice, Parting, ReceptionError};
 use crate::last_good::{LastGood, Owner, keeper};
 use crate::limits::raise_descriptor_limit;
 use crate::pods::cgroup::CgroupRoot;
@@ -38,7 +42,9 @@ use crate::pods::registry::Registry;
 use crate::pods::scan::HostProc;
 use crate::pods::{Finding, PodManager, PodSettings, PodStatus, arrival};
 use crate::state::{SnapshotReader, store};
-use crate::worker::{self, Shared, WorkerHandle};
+use crate::uninstall::discovery::{BadAddress as BadApiAddress, Discovery};
+use crate::uninstall::remains::Places;
+use crate::worker::{self, Command, Shared, WorkerHandle};
 
 /// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +82,12 @@ pub enum StartError {
     /// A port of the agent's own is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The address of the API server cannot be used.
+    #[error("--uninstall-check: {0}")]
+    Api(#[from] BadApiAddress),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    Reception(#[from] ReceptionError),
     /// The CNI plugin's socket cannot be made.
     #[error(transparent)]
     Cni(#[from] CniBindError),
@@ -84,7 +96,7 @@ pub enum StartError {
     System(#[from] std::io::Error),
 }
 
-/// Runs the agent until it is told to end and has drained.
+/// Runs the agent until it is told to end, and has drained or cleared the node.
 ///
 /// # Errors
 /// When a part cannot be started. Nothing was captured then that was not captured before.
@@ -93,12 +105,14 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     raise_descriptor_limit();
     let readiness = Readiness::default();
     let synced = readiness.register("configuration from control");
-    let (writer, snapshots) = store();
+    let in_office = readiness.register("hand-over from the agent before");
+    let (writer, mut snapshots) = store();
     let (trigger, watch) = drain::channel();
     let certificates = Arc::new(certificate_manager(&config)?);
     let node_network = Arc::new(NodeNetwork::open(config.capture.host_netns.as_deref())?);
     let settings = pod_settings(&config, &node_network)?;
     let client = xds_client(&config)?;
+    let discovery = discovery(&config.end)?;
     let cni = Upkeep::prepare(config.node.clone(), &config.cni, config.state_dir.clone(), &readiness)?;
     let pods = Arc::<Mutex<Vec<PodStatus>>>::default();
 
@@ -122,31 +136,145 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     info!(node = config.node, workers = workers.len(), capture = %settings.backend, "agent started");
 
     let last_good = last_good(&config);
-    let (keeper, keeping) = keeper(last_good.clone());
-    let keeping = tokio::spawn(keeping);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (keeper, keeping) = keeper(last_good.clone(), async { drop(stopped.await) });
     let mut configuration = Configuration::new(config.node.clone(), writer, synced, keeper);
     configuration.take_up(&last_good, SystemTime::now());
+    let mut source = configuration.source();
     tasks.spawn(configuration.follow(client));
-    let (arriving, arrivals) = arrival::channel();
-    tasks.spawn(cni.run(snapshots.clone(), arriving));
-    let manager = PodManager::new(settings, certificates, Arc::clone(&workers))?;
-    let managing = tokio::task::spawn_local(manager.run(snapshots, arrivals, move |statuses| {
-        *pods.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
-    }));
+    let mut manager = PodManager::new(settings, Arc::clone(&certificates), Arc::clone(&workers))?;
+    let (arriving, mut arrivals) = arrival::channel();
 
-    let reason = shutdown.requested().await;
-    info!(?reason, within = ?config.data_path.drain_timeout, "draining: no new connections, open ones may finish");
-    // No pod is enrolled or released any more; rules stay, so that pods are closed while nobody serves.
-    managing.abort();
-    let ended = shutdown.drain(trigger, config.data_path.drain_timeout).await;
+    let socket = handover::socket_path(&config.state_dir);
+    let myself = Myself { instance: config.instance.clone() };
+    let office = tokio::select! {
+        replaced = take_over(&socket, &myself, &mut manager, &mut source) => Some(replaced),
+        _ = shutdown.requested() => None,
+    };
+    let (ended, files) = if let Some(replaced) = office {
+        // The files are this process's from here on, not before.
+        let files = Files { stop, keeping: tokio::spawn(keeping), certificates };
+        let (reception, notice, mut successors) = handover::open(&socket, myself, replaced)?;
+        let reception = spawn_local(reception.run());
+        let answering = tokio::spawn(cni.run(snapshots.clone(), arriving));
+        in_office.ready();
+        let inputs =
+            &mut Inputs { snapshots: &mut snapshots, cni: &mut arrivals, successors: &mut successors };
+        let inquiry = discovery.as_ref().map(|discovery| (discovery, config.end.uninstall_wait));
+        let on_change = move |statuses| *pods.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
+        let ending = ending::serve(&mut manager, inputs, &mut shutdown, inquiry, on_change).await;
+        // A plugin that finds nobody asks again until its time is over.
+        answering.abort();
+        match ending {
+            Ending::Succeeded { parting, told } => {
+                in_office.unready();
+                workers.iter().for_each(|worker| worker.send(Command::Retire));
+                files.release().await;
+                // It shows the successor that this process runs, and is found by who comes too late.
+                let _parting = part(parting, &notice).await;
+                if !told {
+                    shutdown.requested().await;
+                }
+                (drain(shutdown, trigger, config.end.handover_drain_timeout).await, None)
+            }
+            Ending::Closed(haste) => {
+                // Nobody is found here any more: the next agent opens the pods' listeners anew.
+                reception.abort();
+                let within = match haste {
+                    Haste::Drain => config.end.drain_timeout,
+                    Haste::Now => Duration::ZERO,
+                };
+                (drain(shutdown, trigger, within).await, Some(files))
+            }
+            Ending::Uninstalled => {
+                reception.abort();
+                files.release().await;
+                let within = config.end.drain_timeout;
+                let places = Places { state_dir: config.state_dir.clone(), cni: config.cni.clone() };
+                clear_node(&mut manager, &places, &mut shutdown, within).await;
+                (drain(shutdown, trigger, within).await, None)
+            }
+        }
+    } else {
+        info!("told to end before this agent served: what was there before goes on");
+        (drain(shutdown, trigger, config.end.drain_timeout).await, None)
+    };
     tasks.shutdown().await;
     // With the configuration's owner gone, its final state is written.
+    if let Some(files) = files {
+        files.finish().await;
+    }
+    drop((manager, workers));
+    info!(?ended, "agent ended");
+    Ok(())
+}
+
+/// The files that one process writes: the last good configuration and the certificates.
+struct Files {
+    stop: oneshot::Sender<()>,
+    keeping: JoinHandle<()>,
+    certificates: Arc<CertificateManager<CaClient>>,
+}
+
+impl Files {
+    /// Leaves them to another process, or to nobody. What is being written is finished.
+    async fn release(self) {
+        self.certificates.release_store();
+        drop(self.stop);
+        written(self.keeping).await;
+    }
+
+    /// Finishes them.
+    async fn finish(self) {
+        written(self.keeping).await;
+    }
+}
+
+async fn written(keeping: JoinHandle<()>) {
     if let Err(failure) = keeping.await {
         error!(%failure, "the last good configuration was not written");
     }
-    drop(workers);
-    info!(?ended, "agent ended");
-    Ok(())
+}
+
+/// Lets the successor have everything.
+async fn part(parting: Parting, notice: &Notice) -> Parting {
+    match parting.successor() {
+        Ok(successor) => notice.succeeded(successor),
+        Err(error) => error!(%error, "who comes next may take this node for unserved"),
+    }
+    if let Err(error) = parting.released().await {
+        error!(%error, "the successor is gone: this node's pods are closed until it is back");
+    }
+    parting
+}
+
+async fn drain(shutdown: Shutdown, trigger: DrainTrigger, within: Duration) -> Ended {
+    info!(?within, "draining: no new connections, open ones may finish");
+    shutdown.drain(trigger, within).await
+}
+
+/// Whom to ask whether the mesh was uninstalled.
+fn discovery(config: &EndConfig) -> Result<Option<Discovery>, StartError> {
+    let address = match &config.uninstall_check {
+        UninstallCheck::Off => return Ok(None),
+        UninstallCheck::At(address) => Some(address.clone()),
+        UninstallCheck::Auto => in_cluster_address(),
+    };
+    let discovery = |address: String| {
+        Discovery::new(&address, config.api_token_file.clone(), config.api_root_file.clone())
+    };
+    Ok(address.map(discovery).transpose()?)
+}
+
+/// Where the kubelet says that the API server is.
+fn in_cluster_address() -> Option<String> {
+    let host = std::env::var("KUBERNETES_SERVICE_HOST").ok()?;
+    let port = std::env::var("KUBERNETES_SERVICE_PORT").ok()?;
+    Some(if host.contains(':') {
+        format!("https://[{host}]:{port}")
+    } else {
+        format!("https://{host}:{port}")
+    })
 }
 
 /// What the admin interface shows.

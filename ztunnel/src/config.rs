@@ -1,6 +1,8 @@
 //! The command line and environment of the agent: every setting, its unit, default and meaning.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ambit_mesh::identity::TrustDomain;
@@ -49,10 +51,18 @@ pub struct RunConfig {
     /// Directory for what must outlive a restart; best on a tmpfs, readable by root only.
     #[arg(long, env = "AMBIT_STATE_DIR", default_value = "/run/ambit", value_name = "DIR")]
     pub state_dir: PathBuf,
+    /// Where this process runs, as its container's next process will, too: the UID of the agent's pod.
+    /// An agent does not hand over to the place that it has replaced.
+    #[arg(long, env = "AMBIT_INSTANCE", value_name = "UID")]
+    pub instance: Option<String>,
     /// Control plane.
     #[command(flatten)]
     #[serde(flatten)]
     pub control: ControlConfig,
+    /// The end.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub end: EndConfig,
     /// Capture.
     #[command(flatten)]
     #[serde(flatten)]
@@ -179,10 +189,69 @@ pub struct DataPathConfig {
     #[arg(long, env = "AMBIT_TUNNEL_GRACE", default_value = "24h", value_parser = parse_duration, value_name = "DURATION")]
     #[serde(serialize_with = "serialize_duration")]
     pub tunnel_grace: Duration,
-    /// How long open connections may finish after SIGTERM.
+}
+
+/// How the agent ends.
+#[derive(Debug, Clone, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EndConfig {
+    /// How long open connections may finish after SIGTERM when no other agent has taken over: nobody
+    /// accepts new ones meanwhile.
     #[arg(long, env = "AMBIT_DRAIN_TIMEOUT", default_value = "25s", value_parser = parse_duration, value_name = "DURATION")]
     #[serde(serialize_with = "serialize_duration")]
     pub drain_timeout: Duration,
+    /// The same when another agent has taken over.
+    #[arg(long, env = "AMBIT_HANDOVER_DRAIN_TIMEOUT", default_value = "10m", value_parser = parse_duration, value_name = "DURATION")]
+    #[serde(serialize_with = "serialize_duration")]
+    pub handover_drain_timeout: Duration,
+    /// Whether, after SIGTERM without another agent, the API server is asked if the mesh was
+    /// uninstalled, and which one: `auto` is the one of the cluster this runs in, if any.
+    #[arg(long, env = "AMBIT_UNINSTALL_CHECK", default_value = "auto", value_name = "auto|off|URL")]
+    pub uninstall_check: UninstallCheck,
+    /// How long it is asked before the agent takes no new connections and ends.
+    #[arg(long, env = "AMBIT_UNINSTALL_WAIT", default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]
+    #[serde(serialize_with = "serialize_duration")]
+    pub uninstall_wait: Duration,
+    /// File with the bearer token for the API server. Read again for every question.
+    #[arg(
+        long,
+        env = "AMBIT_API_TOKEN_FILE",
+        default_value = "/var/run/secrets/kubernetes.io/serviceaccount/token",
+        value_name = "FILE"
+    )]
+    pub api_token_file: PathBuf,
+    /// PEM file with the roots that the API server's certificate must chain to.
+    #[arg(
+        long,
+        env = "AMBIT_API_ROOT_FILE",
+        default_value = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+        value_name = "FILE"
+    )]
+    pub api_root_file: PathBuf,
+}
+
+/// Whether and where it is asked if the mesh was uninstalled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UninstallCheck {
+    /// In the cluster that this process runs in, if it runs in one.
+    Auto,
+    /// Nowhere.
+    Off,
+    /// At this address.
+    At(String),
+}
+
+impl FromStr for UninstallCheck {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "off" => Self::Off,
+            address => Self::At(address.to_owned()),
+        })
+    }
 }
 
 /// How pods are captured before they start.

@@ -45,7 +45,7 @@ pub struct Configuration {
     missing: BTreeSet<PolicyName>,
     /// Until when what was received waits to become complete.
     held_until: Option<Instant>,
-    in_force: Source,
+    in_force: watch::Sender<Source>,
     /// What an earlier run knew of the mesh as a whole, until the first full configuration.
     mesh_before: Option<Arc<Mesh>>,
     writer: SnapshotWriter,
@@ -55,7 +55,7 @@ pub struct Configuration {
 
 /// Where the configuration in force is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+pub enum Source {
     /// There is none: connections wait.
     Nowhere,
     /// An earlier run.
@@ -73,7 +73,7 @@ impl Configuration {
             received: State::default(),
             missing: BTreeSet::new(),
             held_until: None,
-            in_force: Source::Nowhere,
+            in_force: watch::Sender::new(Source::Nowhere),
             mesh_before: None,
             writer,
             ready,
@@ -81,12 +81,17 @@ impl Configuration {
         }
     }
 
+    /// Where the configuration in force is from, as that changes.
+    pub fn source(&self) -> watch::Receiver<Source> {
+        self.in_force.subscribe()
+    }
+
     /// Puts in force what an earlier run left, if that is any good.
     pub fn take_up(&mut self, last_good: &LastGood, now: SystemTime) {
         if let Some(snapshot) = last_good.take_up(now) {
             self.mesh_before = snapshot.mesh().cloned();
             self.writer.publish(snapshot);
-            self.in_force = Source::Disk;
+            self.in_force.send_replace(Source::Disk);
             self.ready.ready();
         }
     }
@@ -143,9 +148,9 @@ impl Configuration {
         self.writer.publish(Arc::clone(&snapshot));
         self.ready.ready();
         self.keeper.keep(snapshot);
-        if self.in_force != Source::Control {
-            info!(before = ?self.in_force, "serving by the configuration from control");
-            self.in_force = Source::Control;
+        let before = self.in_force.send_replace(Source::Control);
+        if before != Source::Control {
+            info!(?before, "serving by the configuration from control");
         }
     }
 
@@ -243,7 +248,7 @@ mod tests {
         fn start(directory: &TempDir) -> Self {
             let (writer, snapshots) = store();
             let readiness = Readiness::default();
-            let (keeper, writing) = keeper(last_good(directory));
+            let (keeper, writing) = keeper(last_good(directory), std::future::pending());
             let ready = readiness.register("configuration from control");
             let mut configuration = Configuration::new("n1".to_owned(), writer, ready, keeper);
             configuration.take_up(&last_good(directory), SystemTime::now());

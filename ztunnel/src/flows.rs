@@ -1,4 +1,5 @@
-//! The open inbound connections of one worker, so that a policy change can end those it forbids.
+//! The open connections of one worker, so that a policy change can end those it forbids and an end of
+//! the worker can wait for all of them.
 //!
 //! Each connection's relay holds a [`Stop`]; nothing on the path of its octets looks in here.
 
@@ -37,6 +38,10 @@ struct Table {
     next: u64,
     flows: BTreeMap<u64, Flow>,
     inbound: BTreeMap<WorkloadUid, Inbound>,
+    /// Connections that were accepted and are not listed yet.
+    pending: BTreeMap<WorkloadUid, usize>,
+    /// Tunnels of others, on which the next connection may come.
+    tunnels: usize,
 }
 
 /// The inbound connections of one pod.
@@ -62,7 +67,29 @@ pub struct Listed {
     pub stop: Stop<StopReason>,
 }
 
+/// Counts an accepted connection until it is listed, a tunnel, or over: it may be asking for a
+/// certificate or dialling, and nothing else would know that it is there.
+pub struct Pending {
+    flows: Flows,
+    pod: WorkloadUid,
+}
+
+/// Counts a tunnel of somebody else's while it lives.
+pub struct CountedTunnel(Flows);
+
 impl Flows {
+    /// Counts a connection from its accept on.
+    pub fn accept(&self, pod: &WorkloadUid) -> Pending {
+        *self.table.borrow_mut().pending.entry(pod.clone()).or_default() += 1;
+        Pending { flows: self.clone(), pod: pod.clone() }
+    }
+
+    /// Counts a tunnel that was accepted.
+    pub fn tunnel(&self) -> CountedTunnel {
+        self.table.borrow_mut().tunnels += 1;
+        CountedTunnel(self.clone())
+    }
+
     /// Lists a connection of `pod`; `authorized` is what its policies are asked about again.
     pub fn list(&self, pod: &WorkloadUid, authorized: Option<Connection>) -> Listed {
         let stop = Stop::default();
@@ -112,9 +139,11 @@ impl Flows {
         self.table.borrow().flows.values().for_each(|flow| flow.stop.stop(reason.clone()));
     }
 
-    /// Open connections of a pod.
+    /// Open connections of a pod, also those that are being opened.
     pub fn of_pod(&self, pod: &WorkloadUid) -> usize {
-        self.table.borrow().flows.values().filter(|flow| flow.pod == *pod).count()
+        let table = self.table.borrow();
+        let open = table.flows.values().filter(|flow| flow.pod == *pod).count();
+        open + table.pending.get(pod).copied().unwrap_or(0)
     }
 
     /// Open connections.
@@ -134,9 +163,21 @@ impl Flows {
             self.emptied.notified().await;
         }
     }
+
+    /// Waits until none is open, none is being opened, and no tunnel is left on which another could
+    /// come.
+    pub async fn over(&self) {
+        while !self.table.borrow().is_over() {
+            self.emptied.notified().await;
+        }
+    }
 }
 
 impl Table {
+    fn is_over(&self) -> bool {
+        self.flows.is_empty() && self.pending.is_empty() && self.tunnels == 0
+    }
+
     fn forget(&mut self, key: u64) {
         let Some(flow) = self.flows.remove(&key) else { return };
         if let Entry::Occupied(mut inbound) = self.inbound.entry(flow.pod) {
@@ -153,6 +194,31 @@ impl Drop for Listed {
         self.flows.table.borrow_mut().forget(self.key);
         if self.flows.is_empty() {
             self.flows.emptied.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let mut table = self.flows.table.borrow_mut();
+        if let Some(count) = table.pending.get_mut(&self.pod) {
+            *count -= 1;
+            if *count == 0 {
+                table.pending.remove(&self.pod);
+            }
+        }
+        if table.is_over() {
+            self.flows.emptied.notify_waiters();
+        }
+    }
+}
+
+impl Drop for CountedTunnel {
+    fn drop(&mut self) {
+        let mut table = self.0.table.borrow_mut();
+        table.tunnels -= 1;
+        if table.is_over() {
+            self.0.emptied.notify_waiters();
         }
     }
 }
@@ -217,5 +283,29 @@ mod tests {
             drop((listed, later));
             assert!(flows.is_empty() && flows.table.borrow().inbound.is_empty());
         }
+    }
+
+    /// A worker that ended meanwhile would cut the connection, or the next one on the tunnel.
+    #[tokio::test]
+    async fn it_is_over_when_nothing_is_open_nor_can_come() {
+        let flows = Flows::default();
+        let pod = workload("web").uid;
+        let is_over = async || {
+            tokio::select! {
+                biased;
+                () = flows.over() => true,
+                () = tokio::task::yield_now() => false,
+            }
+        };
+        let pending = flows.accept(&pod);
+        assert_eq!((is_over().await, flows.of_pod(&pod)), (false, 1));
+        let listed = flows.list(&pod, None);
+        drop(pending);
+        let tunnel = flows.tunnel();
+        assert_eq!((is_over().await, flows.of_pod(&pod)), (false, 1));
+        drop(listed);
+        assert_eq!((is_over().await, flows.of_pod(&pod)), (false, 0), "the pod may leave, the worker not");
+        drop(tunnel);
+        assert!(is_over().await);
     }
 }

@@ -41,7 +41,7 @@ pub async fn serve(pod: Rc<Pod>, accepted: Accepted) {
         debug!(peer = %accepted.peer, "connection lost at accept");
         return;
     };
-    let Accepted { socket, peer } = accepted;
+    let Accepted { socket, peer, pending } = accepted;
     let (tunnel, verified, expiry) = match secure(&pod, socket).await {
         Ok(secured) => secured,
         Err(refused) => {
@@ -51,6 +51,8 @@ pub async fn serve(pod: Rc<Pod>, accepted: Accepted) {
     };
     debug!(%peer, %local, peer.identity = %verified.id(), "tunnel accepted");
     let _listed = pod.accepted.list(&tunnel);
+    let _counted = pod.worker.flows.tunnel();
+    drop(pending);
     let connection = Rc::new(Connection { peer: verified, peer_address: peer, local });
     let last_moment =
         sleep(until_last_moment(expiry, SystemTime::now(), pod.worker.shared.config.tunnel_grace));
@@ -79,20 +81,33 @@ fn until_last_moment(expiry: SystemTime, now: SystemTime, grace: Duration) -> Du
 /// The tunnels that others opened to a pod, on one worker.
 #[derive(Clone, Default)]
 pub struct AcceptedTunnels {
-    table: Rc<RefCell<(u64, BTreeMap<u64, Tunnel>)>>,
+    table: Rc<RefCell<Tunnels>>,
+}
+
+#[derive(Default)]
+struct Tunnels {
+    next: u64,
+    open: BTreeMap<u64, Tunnel>,
+    /// Whether peers are asked to open no more streams, also those that are in their handshake.
+    leaving: bool,
 }
 
 impl AcceptedTunnels {
     /// Asks every peer to open no more streams; open ones finish.
     pub fn shutdown(&self) {
-        self.table.borrow().1.values().for_each(Tunnel::shutdown);
+        let mut table = self.table.borrow_mut();
+        table.leaving = true;
+        table.open.values().for_each(Tunnel::shutdown);
     }
 
     fn list(&self, tunnel: &Tunnel) -> ListedTunnel {
         let mut table = self.table.borrow_mut();
-        let key = table.0;
-        table.0 += 1;
-        table.1.insert(key, tunnel.clone());
+        let key = table.next;
+        table.next += 1;
+        table.open.insert(key, tunnel.clone());
+        if table.leaving {
+            tunnel.shutdown();
+        }
         ListedTunnel { tunnels: self.clone(), key }
     }
 }
@@ -104,7 +119,7 @@ struct ListedTunnel {
 
 impl Drop for ListedTunnel {
     fn drop(&mut self) {
-        self.tunnels.table.borrow_mut().1.remove(&self.key);
+        self.tunnels.table.borrow_mut().open.remove(&self.key);
     }
 }
 

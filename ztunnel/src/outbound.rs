@@ -50,7 +50,8 @@ struct Opened {
 
 /// `None` when the connection was refused; everything is said and counted then.
 async fn open(pod: &Rc<Pod>, accepted: Accepted) -> Option<Opened> {
-    let Accepted { socket, peer } = accepted;
+    // Nothing waits between its end here and the listing of the open connection.
+    let Accepted { socket, peer, pending: _pending } = accepted;
     let destination = match original_dst::outbound(socket.get(), peer) {
         Ok(destination) => destination,
         Err(error) => {

@@ -1,13 +1,15 @@
 //! Plaintext connections that others open to a pod: the same decision and policy as for a tunnel,
 //! with a peer that proved nothing.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use ambit_mesh::decide::{
     InboundDecision, InboundError, InboundRequest, InboundTarget, ResponseFlag, inbound,
 };
-use ambit_mesh::policy::{Peer, Permit, admit_probe, may_be_probe};
+use ambit_mesh::policy::{Peer, Probe, may_be_probe, probe};
 
 use crate::accept::Accepted;
 use crate::application::{ApplicationError, connect_app};
@@ -17,6 +19,7 @@ use crate::record::{Carried, Record};
 use crate::splice::splice;
 use crate::worker::Pod;
 use ambit_hbone::socket::Socket;
+use tokio::time::timeout;
 use tracing::debug;
 
 /// Serves one plaintext connection.
@@ -25,22 +28,31 @@ pub async fn serve(pod: Rc<Pod>, accepted: Accepted) {
         debug!(peer = %accepted.peer, "connection lost at accept");
         return;
     };
-    let mut record = Record::inbound(accepted.peer, local);
+    let Accepted { socket, peer, pending } = accepted;
+    let mut record = Record::inbound(peer, local);
     // What it takes to admit a connection is large, and not kept while the connection lasts.
-    match Box::pin(admit(&pod, accepted.peer, local, &mut record)).await {
-        Ok((application, listed)) => {
+    match Box::pin(admit(&pod, (&socket, peer), local, &mut record)).await {
+        Ok(Admitted::Open(application, listed)) => {
+            drop(pending);
             record.opened();
             let worker = &pod.worker;
             let (memory, stop) = (worker.splice_memory(), listed.stop.clone());
-            record.finish(Carried::plain(
-                splice(accepted.socket, application, memory, worker.idle, stop).await,
-            ));
+            record.finish(Carried::plain(splice(socket, application, memory, worker.idle, stop).await));
         }
+        Ok(Admitted::Over) => record.finish(Carried::nothing()),
         Err(failure) => {
-            accepted.socket.reset_on_close();
+            socket.reset_on_close();
             record.fail(failure.flag(), &failure);
         }
     }
+}
+
+/// A connection that is not refused.
+enum Admitted {
+    /// The application has accepted it.
+    Open(Socket, Listed),
+    /// Its client has closed it and has sent nothing: there is nothing to carry.
+    Over,
 }
 
 /// Why a plaintext connection was not served.
@@ -65,10 +77,10 @@ impl Failure {
 
 async fn admit(
     pod: &Rc<Pod>,
-    peer: SocketAddr,
+    (socket, peer): (&Socket, SocketAddr),
     local: SocketAddr,
     record: &mut Record,
-) -> Result<(Socket, Listed), Failure> {
+) -> Result<Admitted, Failure> {
     let request = InboundRequest {
         workload: &pod.uid,
         local,
@@ -79,15 +91,25 @@ async fn admit(
     let snapshot = known_pod(pod).await.ok_or(Failure::NoSnapshot)?;
     let decision = inbound(&snapshot, &request)?;
     record.inbound_decided(&snapshot, &decision);
-    let permitted = permit(pod, &snapshot, &decision);
-    let (permit, listed) = permitted.or_else(|refused| probe(pod, peer, &decision).ok_or(refused))?;
+    let (permit, listed) = match permit(pod, &snapshot, &decision) {
+        Ok(permitted) => permitted,
+        Err(refused) => match found_probe(pod, peer, &decision) {
+            // No policy admitted it, so none is asked about it again.
+            Some(Probe::Kubelet(permit)) => (permit, pod.worker.flows.list(&pod.uid, None)),
+            Some(Probe::Over) if sent_nothing(socket).await => {
+                record.probed();
+                return Ok(Admitted::Over);
+            }
+            Some(Probe::Over) | None => return Err(refused.into()),
+        },
+    };
     record.permitted(&permit);
-    Ok((connect_app(pod, &permit).await?, listed))
+    Ok(Admitted::Open(connect_app(pod, &permit).await?, listed))
 }
 
 /// What policy refuses may be a probe of the node's kubelet. The node's kernel is asked, which answers
 /// in one system call.
-fn probe(pod: &Pod, client: SocketAddr, decision: &InboundDecision) -> Option<(Permit, Listed)> {
+fn found_probe(pod: &Pod, client: SocketAddr, decision: &InboundDecision) -> Option<Probe> {
     let InboundDecision { workload, connection, .. } = decision;
     if !may_be_probe(workload, connection) {
         return None;
@@ -96,7 +118,14 @@ fn probe(pod: &Pod, client: SocketAddr, decision: &InboundDecision) -> Option<(P
     let found = node
         .find(client, connection.destination)
         .inspect_err(|error| debug!(%client, %error, "cannot ask the node whose connection this is"));
-    let permit = admit_probe(workload, connection, client, &found.ok()??)?;
-    // No policy admitted it, so none is asked about it again.
-    Some((permit, pod.worker.flows.list(&pod.uid, None)))
+    probe(workload, connection, client, &found.ok()??)
 }
+
+/// Whether a client that has closed its socket had sent nothing before.
+async fn sent_nothing(socket: &Socket) -> bool {
+    let first = poll_fn(|cx| socket.poll_read(cx, &mut [0; 1]));
+    matches!(timeout(END_UNDER_WAY, first).await, Ok(Ok(0)))
+}
+
+/// How long the end of a connection may be under way from the node to its own pod.
+const END_UNDER_WAY: Duration = Duration::from_secs(1);

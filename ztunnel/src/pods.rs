@@ -11,19 +11,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ambit_identity::manager::{CertificateManager, Issuer};
 use ambit_mesh::snapshot::Snapshot;
 use ambit_mesh::workload::WorkloadUid;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::capture::marks::MarkStore;
 use crate::capture::netns::{NetworkNamespace, NetworkNamespaceId};
 use crate::capture::node::NodeNetwork;
 use crate::capture::{self, Backend};
+use crate::handover::{Parting, Predecessors, Visit};
 use crate::pods::arrival::CniEvent;
 use crate::pods::cni::Waiting;
 use crate::pods::enroll::{EnrollFailure, enroll, redirect};
@@ -46,8 +46,10 @@ pub mod registry;
 pub mod scan;
 mod schedule;
 mod status;
+mod succession;
 
 pub use status::PodStatus;
+pub use succession::TakeError;
 
 /// Settings of the manager.
 #[derive(Debug, Clone)]
@@ -92,6 +94,10 @@ pub struct PodManager<I: Issuer> {
     waiting: Vec<Waiting>,
     scanner: Option<Scanner>,
     schedule: Schedule,
+    /// Earlier agents that still finish connections of these pods.
+    predecessors: Predecessors,
+    /// Pods that were taken over and have the rules of the agent before.
+    inherited: BTreeSet<WorkloadUid>,
 }
 
 /// A pod under management.
@@ -117,6 +123,7 @@ enum Event {
     Upkeep,
     Cni(CniEvent),
     Look(Look),
+    Successor(Visit),
 }
 
 impl<I: Issuer> PodManager<I> {
@@ -144,17 +151,21 @@ impl<I: Issuer> PodManager<I> {
             waiting: Vec::new(),
             scanner,
             schedule: Schedule::new(Instant::now()),
+            predecessors: Predecessors::default(),
+            inherited: BTreeSet::new(),
         })
     }
 
-    /// Follows the snapshots until the writer is gone, and answers the CNI plugin. `on_change` is told
-    /// after every round.
+    /// Follows the snapshots until a successor has taken the pods over, and answers the CNI plugin.
+    /// `on_change` is told after every round. Cancelling it loses nothing. `None` when the writer of the
+    /// snapshots is gone.
     pub async fn run(
-        mut self,
-        mut snapshots: SnapshotReader,
-        mut cni: mpsc::Receiver<CniEvent>,
+        &mut self,
+        snapshots: &mut SnapshotReader,
+        cni: &mut mpsc::Receiver<CniEvent>,
+        successors: &mut mpsc::Receiver<Visit>,
         mut on_change: impl FnMut(Vec<PodStatus>),
-    ) {
+    ) -> Option<Parting> {
         let mut upkeep = tokio::time::interval(UPKEEP);
         loop {
             let event = tokio::select! {
@@ -163,14 +174,27 @@ impl<I: Issuer> PodManager<I> {
                 _ = upkeep.tick() => Event::Upkeep,
                 Some(event) = cni.recv() => Event::Cni(event),
                 Some(look) = next_look(&mut self.scanner) => Event::Look(look),
+                Some(visit) = successors.recv() => Event::Successor(visit),
             };
             let snapshot = snapshots.load();
             match event {
-                Event::NoMoreSnapshots => return,
+                Event::NoMoreSnapshots => return None,
                 Event::Snapshot => {}
                 Event::Upkeep => self.finish_leaving().await,
                 Event::Cni(event) => self.on_cni(event, snapshot.as_deref()),
                 Event::Look(look) => self.on_look(look),
+                Event::Successor(visit) => {
+                    if let Some(parting) = self.hand_over(visit).await {
+                        // From here on the pods are none of this process's business. Those that start
+                        // are told to ask again, and find the successor.
+                        self.waiting.clear();
+                        self.unbound.clear();
+                        self.pods.clear();
+                        self.count();
+                        on_change(self.statuses());
+                        return Some(parting);
+                    }
+                }
             }
             if let Some(snapshot) = &snapshot {
                 self.reconcile(snapshot);
@@ -197,6 +221,7 @@ impl<I: Issuer> PodManager<I> {
         for step in plan(&known, &wanted, snapshot) {
             self.take(step);
         }
+        self.renew_inherited();
         self.note_unbound(wanted);
         // Pods on their way out still serve open connections with their certificate.
         let in_use = self.pods.values().map(|pod| pod.held.identity.clone());
@@ -257,7 +282,7 @@ impl<I: Issuer> PodManager<I> {
     /// Other ports or ranges are left alone: the rules are replaced under open connections.
     fn redirect(&mut self, uid: &WorkloadUid, changed: Held) {
         let Some(Managed { held, state: PodState::Captured(netns) }) = self.pods.get_mut(uid) else { return };
-        match redirect(&self.settings, &changed, netns) {
+        match redirect(&self.settings, uid, &changed, netns) {
             Ok(()) => {
                 info!(workload = %uid, "the pod's redirection was changed");
                 *held = changed;
@@ -341,6 +366,10 @@ impl<I: Issuer> PodManager<I> {
 
     /// Removes what is left of pods whose last connection has ended.
     async fn finish_leaving(&mut self) {
+        // Which connections an earlier agent has open is not known here.
+        if self.predecessors.any_runs() {
+            return;
+        }
         let leaving: Vec<WorkloadUid> = self
             .pods
             .iter()

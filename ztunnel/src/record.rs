@@ -147,6 +147,11 @@ impl Record {
         }
     }
 
+    /// It was a probe that only connected.
+    pub fn probed(&mut self) {
+        self.is_probe = true;
+    }
+
     /// The connection is established in both directions.
     pub fn opened(&mut self) {
         self.open = Some(ConnectionMetrics::open(&self.labels()));
@@ -232,6 +237,11 @@ fn end<'a>(address: SocketAddr, workload: Option<&'a Workload>, identity: Option
 }
 
 impl Carried {
+    /// Of a connection that ended before anything was sent.
+    pub fn nothing() -> Self {
+        Self { request_bytes: 0, response_bytes: 0, cut: None }
+    }
+
     /// Of an outbound connection: the application is the client.
     pub fn outbound(end: RelayEnd<StopReason>) -> Self {
         Self {

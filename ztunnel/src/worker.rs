@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::TcpListener;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -22,15 +22,17 @@ use ambit_runtime::drain::DrainWatch;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tracing::{debug, error, info, warn};
 
 use crate::accept;
 use crate::capture::kubelet::NodeSockets;
+use crate::capture::listener::Listeners;
 use crate::capture::marks::Marks;
 use crate::capture::netns::NetworkNamespace;
 use crate::capture::node::NodeNetwork;
+use crate::capture::rules::CapturePort;
 use crate::config::DataPathConfig;
 use crate::dial::TunnelPool;
 use crate::flows::{Flows, StopReason};
@@ -60,24 +62,28 @@ pub struct PodHandover {
     pub marks: Marks,
     /// Its certificate, as it is renewed.
     pub identity: watch::Receiver<Option<Arc<TlsIdentity>>>,
-    /// Listens for what the pod sends (15001).
-    pub outbound: TcpListener,
-    /// Listens for plaintext that others send it (15006).
-    pub plaintext: TcpListener,
-    /// Listens for tunnels (15008).
-    pub hbone: TcpListener,
+    /// This worker's listening sockets in the pod, one or more for each port.
+    pub listeners: Listeners,
 }
 
 /// What the main thread asks of a worker.
 pub enum Command {
     /// Serve a pod.
     Add(Box<PodHandover>),
-    /// Take no new connections of a pod. Open ones go on.
+    /// A pod leaves the mesh and is sent no new connections. Open ones go on, and those that wait to be
+    /// accepted or that a peer opens who does not know it yet are served.
     Release(WorkloadUid),
     /// The pod is gone: end everything of it.
     Remove(WorkloadUid),
     /// Answers how many connections of a pod are open.
-    CountFlows(WorkloadUid, tokio::sync::oneshot::Sender<usize>),
+    CountFlows(WorkloadUid, oneshot::Sender<usize>),
+    /// Answers with copies of a pod's listening sockets, which the worker keeps.
+    Lend(WorkloadUid, oneshot::Sender<io::Result<Listeners>>),
+    /// A successor serves all pods: take no new connections. Open ones go on.
+    Retire,
+    /// Answers once everything before it has been done: whether all pods since the last time could be
+    /// served.
+    Settled(oneshot::Sender<bool>),
 }
 
 /// A running worker.
@@ -90,7 +96,7 @@ pub struct WorkerHandle {
 ///
 /// # Errors
 /// When the thread or its runtime cannot be made.
-pub fn start(index: usize, shared: Shared) -> std::io::Result<WorkerHandle> {
+pub fn start(index: usize, shared: Shared) -> io::Result<WorkerHandle> {
     // Bounded by the number of pods on a node.
     let (commands, receiver) = mpsc::unbounded_channel();
     let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -205,9 +211,44 @@ impl BaggageText {
     }
 }
 
+/// The pods of this worker.
+#[derive(Default)]
+struct Pods {
+    serving: HashMap<WorkloadUid, Serving>,
+    /// Whether one could not be served since somebody last asked.
+    failed: bool,
+}
+
+impl Pods {
+    fn add(&mut self, worker: &Rc<Worker>, handover: PodHandover) {
+        let uid = handover.uid.clone();
+        match Serving::start(worker, handover) {
+            Ok(serving) => {
+                if let Some(mut replaced) = self.serving.insert(uid, serving) {
+                    replaced.stop_accepting();
+                    replaced.upkeep.abort();
+                }
+            }
+            Err(error) => {
+                error!(%uid, %error, "a pod's listeners cannot be served: is the process out of descriptors?");
+                self.failed = true;
+            }
+        }
+    }
+
+    /// Takes no new connections; open ones go on.
+    fn retire(&mut self) {
+        for serving in self.serving.values_mut() {
+            serving.stop_accepting();
+            serving.pod.shutdown_tunnels();
+        }
+    }
+}
+
 /// A pod's tasks on this worker.
 struct Serving {
     pod: Rc<Pod>,
+    listeners: Vec<(CapturePort, Rc<Listener>)>,
     accepting: Vec<JoinHandle<()>>,
     upkeep: JoinHandle<()>,
 }
@@ -224,7 +265,7 @@ async fn run(index: usize, shared: Shared, mut commands: mpsc::UnboundedReceiver
         shared: shared.clone(),
     });
     let reauthorizing = spawn_local(reauthorize(Rc::clone(&worker)));
-    let mut pods: HashMap<WorkloadUid, Serving> = HashMap::new();
+    let mut pods = Pods::default();
     let mut drain = shared.drain.clone();
     loop {
         tokio::select! {
@@ -237,11 +278,10 @@ async fn run(index: usize, shared: Shared, mut commands: mpsc::UnboundedReceiver
         }
     }
     info!(worker = index, connections = worker.flows.len(), "draining");
-    pods.values().for_each(Serving::stop_accepting);
-    pods.values().for_each(|serving| serving.pod.shutdown_tunnels());
+    pods.retire();
     drop(shared);
     tokio::select! {
-        () = worker.flows.emptied() => {}
+        () = worker.flows.over() => {}
         () = drain.forced() => {}
     }
     // The relays that are stopped reset their sockets and write their last line.
@@ -259,30 +299,16 @@ fn node_sockets(node: &NodeNetwork) -> Option<NodeSockets> {
         .ok()
 }
 
-fn on_command(worker: &Rc<Worker>, pods: &mut HashMap<WorkloadUid, Serving>, command: Command) {
+fn on_command(worker: &Rc<Worker>, pods: &mut Pods, command: Command) {
     match command {
-        Command::Add(handover) => {
-            let uid = handover.uid.clone();
-            match Serving::start(worker, *handover) {
-                Ok(serving) => {
-                    if let Some(replaced) = pods.insert(uid, serving) {
-                        replaced.stop_accepting();
-                        replaced.upkeep.abort();
-                    }
-                }
-                Err(error) => {
-                    error!(%uid, %error, "a pod's listeners cannot be served: is the process out of descriptors?")
-                }
-            }
-        }
+        Command::Add(handover) => pods.add(worker, *handover),
         Command::Release(uid) => {
-            if let Some(serving) = pods.get(&uid) {
-                serving.stop_accepting();
+            if let Some(serving) = pods.serving.get(&uid) {
                 serving.pod.shutdown_tunnels();
             }
         }
         Command::Remove(uid) => {
-            if let Some(serving) = pods.remove(&uid) {
+            if let Some(mut serving) = pods.serving.remove(&uid) {
                 serving.stop_accepting();
                 serving.upkeep.abort();
                 serving.pod.shutdown_tunnels();
@@ -293,12 +319,20 @@ fn on_command(worker: &Rc<Worker>, pods: &mut HashMap<WorkloadUid, Serving>, com
             // Who asked may have given up waiting.
             let _ = answer.send(worker.flows.of_pod(&uid));
         }
+        Command::Lend(uid, answer) => {
+            let lent = pods.serving.get(&uid).map_or_else(|| Ok(Listeners::default()), Serving::lend);
+            let _ = answer.send(lent);
+        }
+        Command::Retire => pods.retire(),
+        Command::Settled(answer) => {
+            let _ = answer.send(!std::mem::take(&mut pods.failed));
+        }
     }
 }
 
 impl Serving {
-    fn start(worker: &Rc<Worker>, handover: PodHandover) -> std::io::Result<Self> {
-        let PodHandover { uid, netns, marks, identity, outbound, plaintext, hbone } = handover;
+    fn start(worker: &Rc<Worker>, handover: PodHandover) -> io::Result<Self> {
+        let PodHandover { uid, netns, marks, identity, mut listeners } = handover;
         let pod = Rc::new(Pod {
             worker: Rc::clone(worker),
             uid,
@@ -309,27 +343,41 @@ impl Serving {
             tunnels: Pool::new(Limits::default()),
             accepted: crate::inbound::AcceptedTunnels::default(),
         });
-        let accepting = vec![
-            spawn_local(accept::run(
-                "outbound",
-                Listener::new(outbound)?,
-                Rc::clone(&pod),
-                crate::outbound::serve,
-            )),
-            spawn_local(accept::run(
-                "plaintext",
-                Listener::new(plaintext)?,
-                Rc::clone(&pod),
-                crate::plaintext::serve,
-            )),
-            spawn_local(accept::run("hbone", Listener::new(hbone)?, Rc::clone(&pod), crate::inbound::serve)),
-        ];
+        let mut registered = Vec::new();
+        for port in CapturePort::ALL {
+            for listener in listeners.of_mut(port).drain(..) {
+                registered.push((port, Rc::new(Listener::new(listener)?)));
+            }
+        }
+        let accepting = registered.iter().map(|(port, listener)| accept(*port, listener, &pod)).collect();
         let upkeep = spawn_local(crate::dial::upkeep(Rc::clone(&pod)));
-        Ok(Self { pod, accepting, upkeep })
+        Ok(Self { pod, listeners: registered, accepting, upkeep })
     }
 
-    fn stop_accepting(&self) {
-        self.accepting.iter().for_each(JoinHandle::abort);
+    /// Closes the listening sockets. Where nobody else holds them, connections that wait in them are
+    /// refused.
+    fn stop_accepting(&mut self) {
+        self.accepting.drain(..).for_each(|task| task.abort());
+        self.listeners.clear();
+    }
+
+    fn lend(&self) -> io::Result<Listeners> {
+        let mut lent = Listeners::default();
+        for (port, listener) in &self.listeners {
+            lent.of_mut(*port).push(listener.get().try_clone()?);
+        }
+        Ok(lent)
+    }
+}
+
+fn accept(port: CapturePort, listener: &Rc<Listener>, pod: &Rc<Pod>) -> JoinHandle<()> {
+    let (listener, pod) = (Rc::clone(listener), Rc::clone(pod));
+    match port {
+        CapturePort::Outbound => spawn_local(accept::run("outbound", listener, pod, crate::outbound::serve)),
+        CapturePort::InboundPlaintext => {
+            spawn_local(accept::run("plaintext", listener, pod, crate::plaintext::serve))
+        }
+        CapturePort::InboundHbone => spawn_local(accept::run("hbone", listener, pod, crate::inbound::serve)),
     }
 }
 

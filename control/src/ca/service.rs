@@ -261,4 +261,6 @@ fn requested_identity(metadata: Option<&Struct>) -> Result<SpiffeId, Refused> {
 }
 
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod tests;

@@ -1,13 +1,39 @@
 //! The CustomResourceDefinitions that Ambit owns, from the Rust types.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceColumnDefinition, CustomResourceDefinition,
+};
 use kube::CustomResourceExt;
 
 use super::reports::report::ProxyReport;
 
+/// What `kubectl get proxyreports` shows: name, type, path, meaning.
+const REPORT_COLUMNS: [[&str; 4]; 6] = [
+    ["Proxies", "integer", ".spec.connected", "Proxies connected to this replica"],
+    ["In sync", "integer", ".spec.inSync", "Those that have acknowledged every policy"],
+    ["Policies", "integer", ".spec.policies.total", "Policies of layer 4 that this replica serves"],
+    ["Refusing", "integer", ".spec.refusing", "Proxies that have refused a policy"],
+    ["Renewed", "date", ".spec.renewTime", "When the replica last confirmed it"],
+    ["Age", "date", ".metadata.creationTimestamp", "Since when there is this report"],
+];
+
 /// All of them.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![ProxyReport::crd()]
+    vec![with_columns(ProxyReport::crd(), &REPORT_COLUMNS)]
+}
+
+fn with_columns(mut definition: CustomResourceDefinition, columns: &[[&str; 4]]) -> CustomResourceDefinition {
+    let column = |&[name, kind, path, meaning]: &[&str; 4]| CustomResourceColumnDefinition {
+        name: name.to_owned(),
+        type_: kind.to_owned(),
+        json_path: path.to_owned(),
+        description: Some(meaning.to_owned()),
+        ..CustomResourceColumnDefinition::default()
+    };
+    for version in &mut definition.spec.versions {
+        version.additional_printer_columns = Some(columns.iter().map(column).collect());
+    }
+    definition
 }
 
 /// All of them as one YAML file.

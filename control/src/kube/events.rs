@@ -57,7 +57,7 @@ pub async fn run(client: Client, replica: &Replica, mut generations: watch::Rece
                 let now = Instant::now();
                 tell_at = match pace.take(now.into_std()) {
                     Err(again) => Instant::from_std(again),
-                    Ok(()) => match plan.next() {
+                    Ok(()) => match plan.take() {
                         Some(telling) => tell(&client, replica, telling, &mut plan).await,
                         None => now,
                     },

@@ -40,7 +40,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// When the Secret is damaged or has expired.
 pub async fn open(client: Client, namespace: &str) -> Result<CurrentAuthority, AuthorityError> {
     let secrets: Api<Secret> = Api::namespaced(client, namespace);
-    let (parts, authority) = loop {
+    let (name, seen, authority) = loop {
         let secret = match ensure(&secrets, SystemTime::now()).await {
             Ok(secret) => secret,
             Err(EnsureError::Create(error)) => return Err(error),
@@ -53,10 +53,10 @@ pub async fn open(client: Client, namespace: &str) -> Result<CurrentAuthority, A
         let parts = parts_of(&secret)?;
         let authority = Authority::load(&parts, SystemTime::now())?;
         info!(secret = secret.name_any(), ?authority, "certificate authority opened");
-        break (parts, authority);
+        break (secret.name_any(), parts, authority);
     };
     let (publish, current) = watch::channel(Arc::new(authority));
-    let followed = tokio::spawn(Followed { seen: parts, publish }.follow(secrets));
+    let followed = tokio::spawn(Followed { name, seen, publish }.follow(secrets));
     Ok(CurrentAuthority::followed(current, followed))
 }
 
@@ -128,13 +128,10 @@ fn parts_of(secret: &Secret) -> Result<Parts, AuthorityError> {
     })
 }
 
-/// The Secret that counts; `None` while not both are known.
-fn chosen(plugged_in: Option<&Option<Secret>>, own: Option<&Option<Secret>>) -> Option<Secret> {
-    plugged_in?.clone().or_else(|| own?.clone())
-}
-
 /// An authority that is replaced when its Secret is.
 struct Followed {
+    /// The Secret in force.
+    name: String,
     seen: Parts,
     publish: watch::Sender<Arc<Authority>>,
 }
@@ -143,36 +140,45 @@ impl Followed {
     async fn follow(mut self, secrets: Api<Secret>) {
         let mut plugged_in = Box::pin(watch_object(secrets.clone(), PLUGGED_IN).default_backoff());
         let mut own = Box::pin(watch_object(secrets, OWN).default_backoff());
-        let (mut plugged_in_now, mut own_now) = (None, None);
         loop {
             // Cancelling loses nothing: what a stream has is taken from it or stays there.
-            let (name, seen, now) = tokio::select! {
-                Some(seen) = plugged_in.next() => (PLUGGED_IN, seen, &mut plugged_in_now),
-                Some(seen) = own.next() => (OWN, seen, &mut own_now),
+            let (name, seen) = tokio::select! {
+                Some(seen) = plugged_in.next() => (PLUGGED_IN, seen),
+                Some(seen) = own.next() => (OWN, seen),
                 else => return,
             };
             match seen {
-                Ok(secret) => *now = Some(secret),
+                Ok(secret) => self.take(name, secret.as_ref(), SystemTime::now()),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     warn!(error, "Secret {name} cannot be watched");
-                    continue;
                 }
             }
-            self.take(chosen(plugged_in_now.as_ref(), own_now.as_ref()), SystemTime::now());
         }
     }
 
-    fn take(&mut self, secret: Option<Secret>, now: SystemTime) {
-        let Some(secret) = secret else { return };
-        let name = secret.name_any();
-        match self.changed(&secret, now) {
-            Ok(None) => {}
-            Ok(Some(authority)) => replace(&self.publish, authority, &format!("the CA in Secret {name}")),
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                warn!(error, "Secret {name} has changed and is not used; the last good CA stays in force");
+    /// Takes up what became of a Secret. Our own one counts only as long as none is plugged in.
+    fn take(&mut self, name: &str, secret: Option<&Secret>, now: SystemTime) {
+        let is_in_force = name == self.name;
+        match secret {
+            None if is_in_force => {
+                warn!("Secret {name} is gone: restore it; its CA stays in force until control restarts");
             }
+            Some(secret) if is_in_force || name == PLUGGED_IN => match self.changed(secret, now) {
+                Ok(None) => {}
+                Ok(Some(authority)) => {
+                    name.clone_into(&mut self.name);
+                    replace(&self.publish, authority, &format!("the CA in Secret {name}"));
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(
+                        error,
+                        "Secret {name} has changed and is not used; the last good CA stays in force"
+                    );
+                }
+            },
+            None | Some(_) => {}
         }
     }
 

@@ -39,6 +39,10 @@ mod seen;
 /// Changes that come within this time are looked at together.
 const TOGETHER: Duration = Duration::from_millis(300);
 
+/// How long the reports of other replicas are waited for at first: without them too few proxies are
+/// counted.
+const FIRST_REPORTS: Duration = Duration::from_secs(3);
+
 /// Writes under way at a time.
 const AT_ONCE: usize = 8;
 
@@ -104,7 +108,7 @@ impl Writer<'_> {
     async fn run(mut self, mut seen: mpsc::Receiver<Seen>, mut reports: mpsc::Receiver<HeardReport>) {
         let mut progress = self.facts.subscribers.progress();
         // Set while something has changed that statuses are made of.
-        let mut compare_at = Some(Instant::now());
+        let mut compare_at = Some(Instant::now() + FIRST_REPORTS);
         loop {
             let now = Instant::now();
             if compare_at.is_some_and(|at| at <= now) {
@@ -128,8 +132,11 @@ impl Writer<'_> {
                 // The registry lives as long as we hold it, so this never fails.
                 _ = progress.changed() => compare_at = compare_at.or(soon),
                 Some(report) = reports.recv() => {
+                    compare_at = match &report {
+                        HeardReport::All(_) => Some(Instant::now()),
+                        HeardReport::Put(_) | HeardReport::Gone(_) => compare_at.or(soon),
+                    };
                     report.apply(&mut self.heard, Instant::now().into_std());
-                    compare_at = compare_at.or(soon);
                 }
                 Some(seen) = seen.recv() => self.on_seen(seen),
                 Some(ended) = self.under_way.join_next() => self.on_ended(ended),
@@ -176,7 +183,7 @@ impl Writer<'_> {
             }
             let write = self.ledger.next(now.into_std())?;
             let Kind::Known(kind) = write.key.kind else { return None };
-            let Some(resource) = self.served.get(&kind).cloned() else { return None };
+            let resource = self.served.get(&kind).cloned()?;
             self.under_way.spawn(perform(self.client.clone(), resource, write));
         }
         None

@@ -240,6 +240,21 @@ fn a_tunnel_that_shuts_down_finishes_its_streams_first() {
     });
 }
 
+/// A peer cannot know of a GOAWAY that is on its way.
+#[test]
+fn a_request_that_crosses_the_goaway_is_served() {
+    run(async {
+        let (client, server) = tunnel_pair(DEFAULT).await;
+        server.shutdown();
+        let (near, far) = open(&client, &server).await;
+        assert!(client.open(&REQUEST).is_err(), "by now the client knows");
+        drop((near, far));
+        while !(client.is_over() && server.is_over()) {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
 /// A draining peer sends the last octets, the end of the stream and the end of the tunnel in one go;
 /// the application takes its time.
 #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ambit_mesh::identity::SpiffeId;
@@ -62,9 +62,18 @@ struct Shared<I> {
     issuer: I,
     trust: TrustPolicy,
     store: Option<CertificateStore>,
+    /// The store is another process's now.
+    released: AtomicBool,
     clock: WallClock,
     gate: Arc<Gate>,
     generations: AtomicU64,
+}
+
+impl<I> Shared<I> {
+    /// The store, as long as it is this process's.
+    fn store(&self) -> Option<&CertificateStore> {
+        self.store.as_ref().filter(|_| !self.released.load(Ordering::Acquire))
+    }
 }
 
 /// One identity.
@@ -86,8 +95,8 @@ impl<I: Issuer> CertificateManager<I> {
     pub fn new(issuer: I, config: ManagerConfig) -> Self {
         let ManagerConfig { trust, store, clock } = config;
         let gate = Gate::new(CONCURRENT_FETCHES);
-        let generations = AtomicU64::new(1);
-        let shared = Arc::new(Shared { issuer, trust, store, clock, gate, generations });
+        let (generations, released) = (AtomicU64::new(1), AtomicBool::new(false));
+        let shared = Arc::new(Shared { issuer, trust, store, released, clock, gate, generations });
         Self { shared, tracked: Mutex::default() }
     }
 
@@ -114,8 +123,14 @@ impl<I: Issuer> CertificateManager<I> {
     pub fn forget(&self, id: &SpiffeId) {
         let tracked = lock(&self.tracked).remove(id);
         if let Some(tracked) = tracked {
-            tracked.custody.end(id, self.shared.store.as_ref());
+            tracked.custody.end(id, self.shared.store());
         }
+    }
+
+    /// Leaves the store to another process, which has taken over from this one: certificates are still
+    /// renewed, and from now on live in memory alone.
+    pub fn release_store(&self) {
+        self.shared.released.store(true, Ordering::Release);
     }
 
     /// Forgets every identity but `ids`, and removes the stored keys that an earlier process left
@@ -126,7 +141,7 @@ impl<I: Issuer> CertificateManager<I> {
         for id in &gone {
             self.forget(id);
         }
-        if let Some(Err(error)) = self.shared.store.as_ref().map(|store| store.keep_only(ids)) {
+        if let Some(Err(error)) = self.shared.store().map(|store| store.keep_only(ids)) {
             warn!(error = status::with_causes(&error), "stored certificates of other workloads remain");
         }
     }

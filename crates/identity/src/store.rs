@@ -112,13 +112,10 @@ impl CertificateStore {
 
     fn replace(&self, path: &Path, content: &str) -> io::Result<()> {
         let mut unfinished = path.as_os_str().to_owned();
-        unfinished.push(UNFINISHED);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(OWNER_ONLY_FILE)
-            .open(&unfinished)?;
+        // For a moment two agents may write the same certificate: one that takes over from the other.
+        unfinished.push(format!(".{:08x}{UNFINISHED}", rand::random::<u32>()));
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY_FILE).open(&unfinished)?;
         file.write_all(content.as_bytes())?;
         fs::rename(&unfinished, path)
     }

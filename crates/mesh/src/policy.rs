@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use authorize::{
-    AllowedBy, Denied, DryRunVerdict, NodeSocket, Permit, admit_probe, authorize, dry_run, may_be_probe,
+    AllowedBy, Denied, DryRunVerdict, NodeSocket, Permit, Probe, authorize, dry_run, may_be_probe, probe,
 };
 pub use matching::{Connection, Peer};
 pub use names::PolicyNames;

@@ -7,6 +7,7 @@ mod capture;
 mod cni;
 mod costs;
 mod encryption;
+mod ending;
 mod exclusions;
 mod faults;
 mod identity;
@@ -17,8 +18,10 @@ mod policy;
 mod probes;
 mod routing;
 mod transfer;
+mod upgrade;
 
 use std::env;
+use std::io::{self, Write};
 use std::panic;
 use std::process::{ExitCode, Stdio};
 use std::sync::mpsc;
@@ -110,6 +113,17 @@ const SCENARIOS: &[Scenario] = scenarios![
     faults::a_file_that_is_written_slowly_is_read_when_it_is_whole,
     faults::broken_documents_cost_only_themselves,
     faults::a_drained_agent_lets_connections_finish,
+    upgrade::rolling_the_agents_under_load_loses_nothing,
+    upgrade::a_successor_that_never_serves_changes_nothing,
+    upgrade::a_successor_that_dies_leaves_pods_closed_until_it_is_back,
+    upgrade::who_was_replaced_does_not_take_the_node_back,
+    upgrade::only_root_is_given_the_pods,
+    upgrade::an_agent_of_another_protocol_is_served_beside,
+    upgrade::a_crashed_agent_is_replaced_within_seconds,
+    ending::an_agent_that_is_told_to_end_leaves_pods_closed,
+    ending::an_agent_of_an_uninstalled_mesh_opens_its_pods_and_leaves_nothing,
+    ending::a_second_signal_ends_the_asking,
+    ending::a_successor_may_come_while_the_agent_asks,
 ];
 
 fn main() -> ExitCode {
@@ -118,6 +132,12 @@ fn main() -> ExitCode {
         && first == INSIDE
     {
         return inside(name);
+    }
+    if let [first, path] = arguments.as_slice()
+        && first == upgrade::VISIT
+    {
+        let written = io::stdout().write_all(upgrade::visit(path).as_bytes());
+        return if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     if let Err(error) = sandbox::die_with_parent() {
         eprintln!("{error:#}");

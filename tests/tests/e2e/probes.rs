@@ -43,6 +43,16 @@ fn get(from: &Namespace, user: u32, to: SocketAddr) -> Result<String> {
     process::succeed(&mut command)
 }
 
+/// Sends something from a place that is no pod, as `user`, and closes the connection at once. It may be
+/// refused before.
+fn say_and_leave(from: &Namespace, user: u32, to: SocketAddr) -> Result<()> {
+    let user = user.to_string();
+    let mut command = from.command("setpriv");
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--", "bash", "-c"]);
+    command.arg(format!("echo DELETE / > /dev/tcp/{}/{}", to.ip(), to.port()));
+    command.output().map(drop).context("bash cannot be started")
+}
+
 pub(crate) fn a_strict_pod_is_probed_by_its_kubelet_and_by_nobody_else() -> Result<()> {
     let (mesh, web) = shop(NGINX)?;
     let (node, agent) = (mesh.agent("n1").namespace().clone(), mesh.agent("n1"));
@@ -55,6 +65,17 @@ pub(crate) fn a_strict_pod_is_probed_by_its_kubelet_and_by_nobody_else() -> Resu
         })?;
         ensure!(probe.expect("bypass")? == "kubelet probe" && probe.text("error").is_none(), "{probe:?}");
     }
+
+    // A probe that only connects.
+    let from = agent.log_position()?;
+    drop(node.connect(web.at(NGINX))?);
+    let probe = agent.wait_for_access(from, |record| record.text("bypass").is_some())?;
+    ensure!(probe.text("error").is_none(), "{probe:?}");
+    // Who says something and leaves without waiting for an answer is nobody's by then, and refused.
+    let from = agent.log_position()?;
+    say_and_leave(&node, 1000, web.at(NGINX))?;
+    let refused = agent.wait_for_access(from, |record| record.text("dst.workload") == Some("web"))?;
+    ensure!(refused.text("bypass").is_none() && refused.text("error").is_some(), "{refused:?}");
 
     // Another user of the node, another port, another place.
     let plain = mesh.pod("plain/visitor", "n1")?;

@@ -46,6 +46,11 @@ const PURE: &[&str] = &[
     "control/src/objects/",
     "control/src/translate.rs",
     "control/src/translate/",
+    "ztunnel/src/pods/cgroup.rs",
+    "ztunnel/src/pods/found.rs",
+    "ztunnel/src/pods/plan.rs",
+    "ztunnel/src/pods/processes.rs",
+    "ztunnel/src/pods/schedule.rs",
 ];
 
 /// What a decision must not contain, and what to do instead.

@@ -55,9 +55,9 @@ pub(super) fn remove() -> Result<(), ConntrackError> {
 fn change(setting: &Setting, from: &str, to: &str) -> Result<(), ConntrackError> {
     let [own, nodes] = PLACES.map(|place| PathBuf::from(place).join(setting.name));
     let changed = match fs::read_to_string(&own) {
-        Ok(value) if value.trim_end() == from => fs::write(&own, to).or_else(|error| match error.kind() {
-            io::ErrorKind::ReadOnlyFilesystem => fs::write(&nodes, to).map_err(|_| error),
-            _ => Err(error),
+        Ok(value) if value.trim_end() == from => fs::write(&own, to).or_else(|error| {
+            let is_read_only = error.kind() == io::ErrorKind::ReadOnlyFilesystem;
+            if is_read_only { fs::write(&nodes, to).map_err(|_| error) } else { Err(error) }
         }),
         Ok(_) => Ok(()),
         Err(error) => Err(error),

@@ -3,7 +3,7 @@
 //!
 //! The kernel is asked about one connection by its addresses and ports (sock_diag(7)), answers in the
 //! same system call and looks only at sockets of the namespace that the question comes from. Whether
-//! the answer makes the connection a probe is decided in [`ambit_mesh::policy::admit_probe`].
+//! the answer makes the connection a probe is decided in [`ambit_mesh::policy::probe`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -56,8 +56,8 @@ impl NodeSockets {
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const INET_DIAG_NOCOOKIE: [u8; 8] = [0xff; 8];
 const ALL_STATES: [u8; 4] = [0xff; 4];
-/// linux/tcp_states.h TCP_ESTABLISHED
-const ESTABLISHED: u8 = 1;
+/// linux/tcp_states.h: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING.
+const CONNECTED: [u8; 6] = [1, 4, 5, 8, 9, 11];
 /// IANA protocol number of TCP.
 const TCP: u8 = 6;
 
@@ -105,7 +105,7 @@ fn read(body: &[u8]) -> Option<NodeSocket> {
     Some(NodeSocket {
         local: SocketAddr::new(address(8)?, port(4)?),
         remote: SocketAddr::new(address(24)?, port(6)?),
-        is_established: state == ESTABLISHED,
+        is_connected: CONNECTED.contains(&state),
         // A socket that its process has closed has no inode.
         owner: (inode != 0).then_some(uid),
     })
@@ -131,12 +131,12 @@ mod tests {
             let (local, remote) = (canonical(peer), canonical(accepted.local_addr().unwrap()));
             let found = node.find(local, remote).unwrap().unwrap();
             let owner = Some(geteuid().as_raw());
-            assert_eq!(found, NodeSocket { local, remote, is_established: true, owner }, "{address}");
+            assert_eq!(found, NodeSocket { local, remote, is_connected: true, owner }, "{address}");
 
             // The listener is not an answer to a question about a connection that does not exist.
             let elsewhere = SocketAddr::new(local.ip(), local.port() ^ 1);
             let listening = node.find(remote, elsewhere).unwrap();
-            assert!(listening.is_none_or(|socket| !socket.is_established), "{address}: {listening:?}");
+            assert!(listening.is_none_or(|socket| !socket.is_connected), "{address}: {listening:?}");
             assert_eq!(node.find(elsewhere, remote).unwrap(), None, "{address}");
 
             // What is left of a connection that was closed is nobody's: the kernel says root.

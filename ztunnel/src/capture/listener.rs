@@ -4,7 +4,7 @@
 //! connections (SO_REUSEPORT).
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
@@ -13,6 +13,37 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::netns::{NamespaceError, NetworkNamespace};
 use super::rules::CapturePort;
 use super::socket::{KEEPALIVE, UNSENT};
+
+/// Listening sockets of one pod. A port may have several: connections are spread over them.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// For what the pod sends.
+    pub outbound: Vec<TcpListener>,
+    /// For plaintext that others send it.
+    pub plaintext: Vec<TcpListener>,
+    /// For tunnels.
+    pub hbone: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// Those of one port.
+    pub fn of(&self, port: CapturePort) -> &Vec<TcpListener> {
+        match port {
+            CapturePort::Outbound => &self.outbound,
+            CapturePort::InboundPlaintext => &self.plaintext,
+            CapturePort::InboundHbone => &self.hbone,
+        }
+    }
+
+    /// Those of one port, to add or take some.
+    pub fn of_mut(&mut self, port: CapturePort) -> &mut Vec<TcpListener> {
+        match port {
+            CapturePort::Outbound => &mut self.outbound,
+            CapturePort::InboundPlaintext => &mut self.plaintext,
+            CapturePort::InboundHbone => &mut self.hbone,
+        }
+    }
+}
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`, 4096 by
 /// default.

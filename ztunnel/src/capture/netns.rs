@@ -71,6 +71,11 @@ impl NetworkNamespace {
         self.id
     }
 
+    /// The descriptor that holds it, for handing it to another process.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
     /// The path it was opened by, for messages.
     pub fn path(&self) -> &Path {
         &self.path

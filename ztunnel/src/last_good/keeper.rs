@@ -2,6 +2,7 @@
 //! disk and the processor should notice, and always in its final state.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -27,10 +28,14 @@ impl Keeper {
     }
 }
 
-/// A handle, and what writes as long as it is run.
-pub fn keeper(file: LastGood) -> (Keeper, impl Future<Output = ()> + Send) {
+/// A handle, and what writes as long as it is run. Once `stop` is done nothing more is written, also not
+/// the last configuration: the file is another process's then.
+pub fn keeper(
+    file: LastGood,
+    stop: impl Future<Output = ()> + Send,
+) -> (Keeper, impl Future<Output = ()> + Send) {
     let (latest, receiver) = watch::channel(None);
-    (Keeper { latest }, keep_written(receiver, move |snapshot| save(file.clone(), snapshot)))
+    (Keeper { latest }, keep_written(receiver, stop, move |snapshot| save(file.clone(), snapshot)))
 }
 
 /// Converting and writing a large mesh takes long: not on a thread that serves.
@@ -42,12 +47,21 @@ async fn save(file: LastGood, snapshot: Arc<Snapshot>) -> Result<(), SaveError> 
 
 async fn keep_written<S>(
     mut latest: watch::Receiver<Option<Arc<Snapshot>>>,
+    stop: impl Future<Output = ()>,
     mut save: impl FnMut(Arc<Snapshot>) -> S,
 ) where
     S: Future<Output = Result<(), SaveError>>,
 {
+    let mut stop = pin!(stop);
     let mut settled = None;
-    while let Some(snapshot) = other_than(settled.as_ref(), &mut latest).await {
+    loop {
+        // A writing under way is never stopped.
+        let next = tokio::select! {
+            biased;
+            () = &mut stop => return,
+            next = other_than(settled.as_ref(), &mut latest) => next,
+        };
+        let Some(snapshot) = next else { return };
         let start = Instant::now();
         let saved = save(Arc::clone(&snapshot)).await;
         let took = start.elapsed();
@@ -61,7 +75,11 @@ async fn keep_written<S>(
                 (false, RETRY)
             }
         };
-        let ended = timeout(rest, end(&mut latest)).await.is_ok();
+        let ended = tokio::select! {
+            biased;
+            () = &mut stop => return,
+            ended = timeout(rest, end(&mut latest)) => ended.is_ok(),
+        };
         // What could not be written is tried again, but not by an agent that ends.
         settled = (written || ended).then_some(snapshot);
     }
@@ -112,7 +130,7 @@ mod tests {
             written.borrow_mut().push((start.elapsed(), snapshot));
             std::future::ready(outcome())
         };
-        tokio::join!(keep_written(receiver, save), actions(Keeper { latest }));
+        tokio::join!(keep_written(receiver, std::future::pending(), save), actions(Keeper { latest }));
         written.into_inner()
     }
 
@@ -174,5 +192,29 @@ mod tests {
         let written = written_during(waiting, full).await;
         let times: Vec<Duration> = written.iter().map(|(at, _)| *at).collect();
         assert_eq!(times, [Duration::ZERO, RETRY, 2 * RETRY]);
+    }
+
+    /// The successor of an agent writes the file, and may know more.
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_was_succeeded_writes_nothing_more() {
+        let (latest, receiver) = watch::channel(None);
+        let keeper = Keeper { latest };
+        let written = RefCell::new(0);
+        let save = |_| {
+            *written.borrow_mut() += 1;
+            std::future::ready(Ok(()))
+        };
+        let (succeeded, stop) = tokio::sync::oneshot::channel::<()>();
+        let changing = async {
+            keeper.keep(snapshot());
+            tokio::time::sleep(MOMENT).await;
+            keeper.keep(snapshot());
+            drop(succeeded);
+            tokio::time::sleep(2 * INTERVAL).await;
+            keeper.keep(snapshot());
+        };
+        tokio::join!(keep_written(receiver, async { drop(stop.await) }, save), changing);
+        drop(keeper);
+        assert_eq!(written.into_inner(), 1);
     }
 }

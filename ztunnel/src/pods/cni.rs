@@ -5,11 +5,11 @@
 //! wait for it, but its start does not.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ambit_identity::manager::Issuer;
 use ambit_mesh::snapshot::Snapshot;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::arrival::{Arrival, Arrived, Check, Checked, CniEvent, Departure};

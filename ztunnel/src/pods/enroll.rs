@@ -3,20 +3,19 @@
 //! The order matters: the listeners are there before the redirection sends anything to them.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use ambit_identity::tls::TlsIdentity;
 use ambit_mesh::workload::{CaptureExclusions, WorkloadUid};
-use socket2::Socket;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::capture::listener::{ListenError, listen};
+use crate::capture::listener::{ListenError, Listeners, listen};
 use crate::capture::marks::{MarkStoreError, Marks};
 use crate::capture::netns::{NamespaceError, NetworkNamespace};
 use crate::capture::rules::{CapturePort, Exclusions, RuleSet};
 use crate::capture::{self, EnrollError};
+use crate::handover::spread;
 use crate::pods::PodSettings;
 use crate::pods::plan::{Held, Place};
 use crate::pods::registry::RegistryError;
@@ -62,29 +61,49 @@ pub(super) fn enroll(
         // No path leads to it when the agent is gone: `ztunnel uninstall` looks for it.
         Place::Found(_) => {}
     }
-    let marks = settings.marks.load_or_create(&held.pod_uid, &mut rand::rng())?;
-    let handovers: Vec<PodHandover> = workers
-        .iter()
-        .map(|_| handover(uid, netns, marks, certificate.clone()))
+    serve(settings, uid, &held.pod_uid, netns, certificate, workers, Listeners::default())?;
+    redirect(settings, uid, held, netns)
+}
+
+/// Has every worker accept a pod's connections: on the sockets that were taken over from a predecessor,
+/// and on new ones where those are too few.
+pub(super) fn serve(
+    settings: &PodSettings,
+    uid: &WorkloadUid,
+    pod_uid: &str,
+    netns: &Arc<NetworkNamespace>,
+    certificate: &watch::Receiver<Option<Arc<TlsIdentity>>>,
+    workers: &[WorkerHandle],
+    taken: Listeners,
+) -> Result<(), EnrollFailure> {
+    let marks = settings.marks.load_or_create(pod_uid, &mut rand::rng())?;
+    let handovers: Vec<PodHandover> = spread(taken, workers.len())
+        .into_iter()
+        .map(|share| {
+            let listeners = complete(share, netns)?;
+            let (uid, netns, identity) = (uid.clone(), Arc::clone(netns), certificate.clone());
+            Ok(PodHandover { uid, netns, marks, identity, listeners })
+        })
         .collect::<Result<_, ListenError>>()?;
     for (worker, handover) in workers.iter().zip(handovers) {
         worker.send(Command::Add(Box::new(handover)));
     }
-    let captured = capture::enroll(netns, &rules(held, marks, netns)?, settings.backend)?;
-    if let Err(error) = captured.conntrack {
-        warn!(workload = %uid, %error, "half-closed connections of this pod may be forgotten by conntrack");
-    }
     Ok(())
 }
 
-/// Replaces the rules of a captured pod. Its marks stay, and with them its open connections.
+/// Starts the redirection, or replaces the rules of a captured pod. Its marks stay, and with them its
+/// open connections.
 pub(super) fn redirect(
     settings: &PodSettings,
+    uid: &WorkloadUid,
     held: &Held,
     netns: &NetworkNamespace,
 ) -> Result<(), EnrollFailure> {
     let marks = settings.marks.load_or_create(&held.pod_uid, &mut rand::rng())?;
-    capture::enroll(netns, &rules(held, marks, netns)?, settings.backend)?;
+    let captured = capture::enroll(netns, &rules(held, marks, netns)?, settings.backend)?;
+    if let Err(error) = captured.conntrack {
+        warn!(workload = %uid, %error, "half-closed connections of this pod may be forgotten by conntrack");
+    }
     Ok(())
 }
 
@@ -97,22 +116,14 @@ fn rules(held: &Held, marks: Marks, netns: &NetworkNamespace) -> Result<RuleSet,
     Ok(RuleSet { marks, exclusions, probe_ports, ipv6: netns.has_ipv6()? })
 }
 
-fn handover(
-    uid: &WorkloadUid,
-    netns: &Arc<NetworkNamespace>,
-    marks: Marks,
-    identity: watch::Receiver<Option<Arc<TlsIdentity>>>,
-) -> Result<PodHandover, ListenError> {
-    let open = |port| listen(netns, port).map(|socket: Socket| TcpListener::from(socket));
-    Ok(PodHandover {
-        uid: uid.clone(),
-        netns: Arc::clone(netns),
-        marks,
-        identity,
-        outbound: open(CapturePort::Outbound)?,
-        plaintext: open(CapturePort::InboundPlaintext)?,
-        hbone: open(CapturePort::InboundHbone)?,
-    })
+/// A worker has at least one socket for each port.
+fn complete(mut share: Listeners, netns: &NetworkNamespace) -> Result<Listeners, ListenError> {
+    for port in CapturePort::ALL {
+        if share.of(port).is_empty() {
+            share.of_mut(port).push(listen(netns, port)?.into());
+        }
+    }
+    Ok(share)
 }
 
 /// Ports beyond this number are captured like all others: a probe that only connects to one of them

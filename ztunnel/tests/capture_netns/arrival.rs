@@ -27,7 +27,7 @@ use ztunnel::capture::{Backend, is_in_place};
 use ztunnel::config::{Cli, Command};
 use ztunnel::pods::arrival::{Arrival, Arrived, Check, Checked, CniEvent, Departure, channel};
 use ztunnel::pods::registry::Registry;
-use ztunnel::pods::{Finding, PodManager, PodSettings};
+use ztunnel::pods::{Finding, PodManager, PodSettings, PodStatus};
 use ztunnel::state::{SnapshotWriter, store};
 use ztunnel::worker::{self, Shared};
 
@@ -83,13 +83,17 @@ impl Node {
             registry: Registry::new(directory.path()),
         };
         let certificates = Arc::new(CertificateManager::new(Away, ManagerConfig::default()));
-        let manager =
+        let mut manager =
             PodManager::new(settings, certificates, [worker::start(0, shared).unwrap()].into()).unwrap();
-        let (cni, events) = channel();
+        let (cni, mut events) = channel();
         let (showing, shown) = watch::channel(Vec::new());
-        spawn_local(manager.run(snapshots, events, move |pods| {
-            showing.send_replace(pods.into_iter().map(|pod| (pod.pod_uid, pod.state)).collect());
-        }));
+        spawn_local(async move {
+            let (mut snapshots, (_, mut successors)) = (snapshots, mpsc::channel(1));
+            let show = move |pods: Vec<PodStatus>| {
+                showing.send_replace(pods.into_iter().map(|pod| (pod.pod_uid, pod.state)).collect());
+            };
+            manager.run(&mut snapshots, &mut events, &mut successors, show).await
+        });
         let state = State::default();
         Self { cni, writer, state, shown, node_network, _state_dir: directory, _trigger: trigger }
     }
@@ -223,10 +227,8 @@ fn a_namespace_that_is_another_pods_or_the_nodes_is_refused() {
         node.publish(&[("a", TunnelProtocol::Hbone), ("b", TunnelProtocol::Hbone)]);
         assert_eq!(answer_to(node.arrive("a", "s1", &file).await).await, Arrived::Captured);
         for (what, file, about) in [("another pod's", &file, "a"), ("the node's", &node_file, "node")] {
-            match answer_to(node.arrive("b", "s2", file).await).await {
-                Arrived::Failed(reason) => assert!(reason.contains(about), "{what}: {reason}"),
-                other => unreachable!("{what}: {other:?}"),
-            }
+            let answer = answer_to(node.arrive("b", "s2", file).await).await;
+            assert!(matches!(&answer, Arrived::Failed(reason) if reason.contains(about)), "{what}: {answer:?}");
         }
         node.wait_for("a", "captured").await;
         node.wait_for("b", "pending").await;

@@ -73,7 +73,7 @@ impl Plan {
     }
 
     /// The next to be told, which then counts as told.
-    pub fn next(&mut self) -> Option<Telling> {
+    pub fn take(&mut self) -> Option<Telling> {
         // What somebody should act on does not wait behind what is good to know.
         let warning = self.waiting.iter().find(|telling| telling.weight == Weight::Warning);
         let next = warning.or_else(|| self.waiting.first())?.clone();

@@ -19,38 +19,7 @@ use serde::{Deserialize, Serialize};
     plural = "proxyreports",
     doc = "What the proxies connected to one replica of control have acknowledged. Written by control.",
     namespaced,
-    label("app.kubernetes.io/part-of", "ambit"),
-    printcolumn(
-        name = "Proxies",
-        type_ = "integer",
-        json_path = ".spec.connected",
-        description = "Proxies connected to this replica"
-    ),
-    printcolumn(
-        name = "In sync",
-        type_ = "integer",
-        json_path = ".spec.inSync",
-        description = "Those that have acknowledged every policy"
-    ),
-    printcolumn(
-        name = "Policies",
-        type_ = "integer",
-        json_path = ".spec.policies.total",
-        description = "Policies of layer 4 that this replica serves"
-    ),
-    printcolumn(
-        name = "Refusing",
-        type_ = "integer",
-        json_path = ".spec.refusing",
-        description = "Proxies that have refused a policy"
-    ),
-    printcolumn(
-        name = "Renewed",
-        type_ = "date",
-        json_path = ".spec.renewTime",
-        description = "When the replica last confirmed it"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    label("app.kubernetes.io/part-of", "ambit")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ProxyReportSpec {

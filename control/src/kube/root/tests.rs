@@ -117,12 +117,25 @@ async fn a_changed_secret_is_taken_up_and_a_damaged_one_is_not() {
     store.put(PLUGGED_IN, secret(&old, &[&old, &new]));
     assert_eq!(next().await, old.pem() + &new.pem());
     store.put(PLUGGED_IN, json!({"kind": "Secret", "apiVersion": "v1", "metadata": {}, "data": {}}));
+    let ours = Ca::root("ours");
+    store.put(OWN, secret(&ours, &[&ours]));
     store.remove(PLUGGED_IN);
+    store.put(OWN, secret(&ours, &[&ours, &old]));
     store.put(PLUGGED_IN, secret(&issuing, &[&old, &new]));
     assert_eq!(next().await, old.pem() + &new.pem(), "issued by the new root, both trusted");
     store.put(PLUGGED_IN, secret(&issuing, &[&new]));
     assert_eq!(next().await, new.pem());
     assert_eq!(store.writes(), 0);
+}
+
+#[tokio::test]
+async fn a_ca_that_is_plugged_in_later_is_taken_up() {
+    let store = Store::new();
+    let current = opened(&store).await.unwrap();
+    let theirs = Ca::root("theirs");
+    store.put(PLUGGED_IN, secret(&theirs, &[&theirs]));
+    let mut subscription = current.subscribe();
+    timeout(PATIENCE, subscription.wait_for(|now| now.roots_pem() == theirs.pem())).await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

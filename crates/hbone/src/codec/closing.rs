@@ -44,7 +44,8 @@ impl Codec {
     }
 
     /// Lets the open streams finish and takes no new ones. The shell closes the connection when
-    /// [`open_streams`](Self::open_streams) is 0 and the output written, or when it waited enough.
+    /// [`open_streams`](Self::open_streams) is 0, [`awaits_peer`](Self::awaits_peer) is false and the
+    /// output written, or when it waited enough.
     pub fn shutdown(&mut self) {
         if self.phase != Phase::Running {
             return;
@@ -89,6 +90,12 @@ impl Codec {
         self.phase = Phase::Leaving;
         self.write_goaway(self.last_accepted, Reason::NoError);
         true
+    }
+
+    /// Whether a stream of the peer may still be under way that it opened before it knew of
+    /// [`shutdown`](Self::shutdown): to close the connection now would lose it.
+    pub fn awaits_peer(&self) -> bool {
+        self.phase == Phase::Announced && self.peer_goaway.is_none()
     }
 
     /// Whether no stream will ever be opened again.

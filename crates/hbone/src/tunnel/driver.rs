@@ -170,7 +170,11 @@ impl Driver {
     fn check_closing(&mut self, core: &mut Core, cx: &mut Context<'_>) -> Result<(), TunnelEnd> {
         let end = match core.closing {
             Closing::No => return Ok(()),
-            Closing::Draining if core.streams.is_empty() && self.session.ciphertext().is_empty() => {
+            Closing::Draining
+                if core.streams.is_empty()
+                    && !core.codec.awaits_peer()
+                    && self.session.ciphertext().is_empty() =>
+            {
                 core.codec.close(Reason::NoError);
                 TunnelEnd::Closed
             }

@@ -51,7 +51,7 @@ impl<I: Issuer> Renewal<I> {
 
     /// Takes up what an earlier process left, if it is still good.
     fn restore(&mut self) -> Option<Next> {
-        let store = self.shared.store.as_ref()?;
+        let store = self.shared.store()?;
         let now = self.shared.clock.now();
         let kept = store.load(&self.id, now).unwrap_or_else(|error| {
             warn!(identity = %self.id, error = with_causes(&error), "the stored certificate is not used");
@@ -100,7 +100,7 @@ impl<I: Issuer> Renewal<I> {
 
     fn take(&mut self, issued: &WorkloadCertificate, now: SystemTime) -> Result<Next, String> {
         let next = self.hold(issued, now, now)?;
-        self.custody.keep(issued, self.shared.store.as_ref());
+        self.custody.keep(issued, self.shared.store());
         info!(identity = %self.id, serial = issued.serial(), "certificate issued");
         Ok(next)
     }

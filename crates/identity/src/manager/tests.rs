@@ -287,3 +287,24 @@ async fn stored_keys_go_with_their_identity() {
     after.keep_only(&BTreeSet::new());
     assert_eq!((files(), after.statuses().len()), (0, 0));
 }
+
+/// The store is the successor's: what this process still renews must not replace what that one has.
+#[tokio::test(start_paused = true)]
+async fn a_released_store_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let issuer = TestIssuer::new(DAY, Duration::ZERO);
+    let manager = issuer.manager(store(&directory));
+    let mut web_certificates = manager.subscribe(&web());
+    let first = certificate(&mut web_certificates).await;
+    manager.release_store();
+    next_certificate(&mut web_certificates, &first).await;
+    certificate(&mut manager.subscribe(&cart())).await;
+    manager.keep_only(&BTreeSet::new());
+    drop(manager);
+
+    issuer.set_reachable(false);
+    let successor = issuer.manager(store(&directory));
+    let found = certificate(&mut successor.subscribe(&web())).await;
+    assert_eq!(found.not_after, first.not_after, "the one of before the release");
+    assert!(successor.subscribe(&cart()).borrow().is_none());
+}

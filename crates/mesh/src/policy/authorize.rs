@@ -15,13 +15,13 @@ use crate::address::canonical_socket;
 use crate::snapshot::Snapshot;
 use crate::workload::Workload;
 
-pub use probe::{NodeSocket, admit_probe, may_be_probe};
+pub use probe::{NodeSocket, Probe, may_be_probe, probe};
 
 /// How many policies an error names: a denial must stay cheap when a workload has thousands.
 const NAMED_AT_MOST: usize = 8;
 
-/// Leave to connect one peer to one address of a workload. Only [`authorize`] and [`admit_probe`]
-/// make one.
+/// Leave to connect one peer to one address of a workload. Only [`authorize`] and [`probe`] make
+/// one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permit {
     source_ip: IpAddr,
