@@ -1,7 +1,7 @@
 //! The least of an HTTP client: a GET for what the programs publish about themselves.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,13 +13,27 @@ use crate::namespace::Namespace;
 /// # Errors
 /// When nobody answers, or not with status 200.
 pub fn get(namespace: &Namespace, port: u16, path: &str) -> Result<String> {
-    let mut stream = namespace.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let stream = namespace.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    ask(stream, path).with_context(|| format!("GET :{port}{path} in {}", namespace.name()))
+}
+
+/// Fetches `http://<address><path>` from where this process is.
+///
+/// # Errors
+/// When nobody answers, or not with status 200.
+pub fn get_at(address: SocketAddr, path: &str) -> Result<String> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    ask(stream, path).with_context(|| format!("GET {address}{path}"))
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn ask(mut stream: TcpStream, path: &str) -> Result<String> {
+    stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     body(&String::from_utf8_lossy(&answer))
-        .with_context(|| format!("GET :{port}{path} in {}", namespace.name()))
 }
 
 fn body(answer: &str) -> Result<String> {

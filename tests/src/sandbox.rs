@@ -95,6 +95,14 @@ pub fn program(name: &str) -> PathBuf {
     Path::new(PROGRAMS).join(name)
 }
 
+/// The path of a program under test where cargo put it, for what runs outside of a sandbox.
+///
+/// # Errors
+/// When it has not been built.
+pub fn built_program(name: &str) -> Result<PathBuf> {
+    Ok(programs_directory()?.join(name))
+}
+
 /// The path of Envoy, inside.
 ///
 /// # Errors

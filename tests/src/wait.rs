@@ -35,6 +35,27 @@ pub fn until<T>(
     }
 }
 
+/// The same for a probe that itself waits for answers.
+///
+/// # Errors
+/// When `within` is over: what was waited for, and the last answer of `probe`.
+pub async fn until_answered<T>(
+    what: impl Display,
+    within: Duration,
+    mut probe: impl AsyncFnMut() -> Result<T>,
+) -> Result<(T, Duration)> {
+    let start = Instant::now();
+    loop {
+        match probe().await {
+            Ok(answer) => return Ok((answer, start.elapsed())),
+            Err(reason) if start.elapsed() >= within => {
+                return Err(anyhow!("waited {within:?} for {what}: {reason:#}"));
+            }
+            Err(_) => tokio::time::sleep(BETWEEN_LOOKS).await,
+        }
+    }
+}
+
 /// Looks until `probe` is true.
 ///
 /// # Errors

@@ -228,7 +228,10 @@ fn a_namespace_that_is_another_pods_or_the_nodes_is_refused() {
         assert_eq!(answer_to(node.arrive("a", "s1", &file).await).await, Arrived::Captured);
         for (what, file, about) in [("another pod's", &file, "a"), ("the node's", &node_file, "node")] {
             let answer = answer_to(node.arrive("b", "s2", file).await).await;
-            assert!(matches!(&answer, Arrived::Failed(reason) if reason.contains(about)), "{what}: {answer:?}");
+            assert!(
+                matches!(&answer, Arrived::Failed(reason) if reason.contains(about)),
+                "{what}: {answer:?}"
+            );
         }
         node.wait_for("a", "captured").await;
         node.wait_for("b", "pending").await;

@@ -1,5 +1,5 @@
-//! What grows with the size of the mesh: the evaluation of policies, and a change among many
-//! workloads.
+//! What grows with the size of the mesh: the evaluation of policies, a change among many workloads, and
+//! one in a Kubernetes cluster.
 //!
 //! This file owns the command line. The mesh runs in a sandbox, where this program calls itself;
 //! figures come out on standard output, everything else on standard error.
@@ -8,6 +8,7 @@
 
 mod change;
 mod crowd;
+mod kubernetes;
 mod policies;
 mod probe;
 mod process;
@@ -34,6 +35,11 @@ enum Suite {
     Policies,
     /// Memory of an agent, and how long one change takes to reach agents, among many workloads.
     Workloads(Settings),
+    /// How long one change takes from a Kubernetes API server to every node, and what control costs.
+    Kubernetes(kubernetes::Settings),
+    /// The API server of that, for this program itself.
+    #[command(hide = true)]
+    ApiServer,
 }
 
 /// What a run may change.
@@ -61,6 +67,8 @@ fn main() -> ExitCode {
         Suite::Policies => policies::run(&mut stdout()),
         Suite::Workloads(settings) if settings.inside_sandbox => inside(&settings),
         Suite::Workloads(_) => outside(),
+        Suite::Kubernetes(settings) => run_kubernetes(&settings),
+        Suite::ApiServer => kubernetes::serve_api(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,6 +77,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// It needs no sandbox: everything is on loopback.
+fn run_kubernetes(settings: &kubernetes::Settings) -> Result<()> {
+    let table = kubernetes::run(settings).inspect_err(|_| eprintln!("{}", log::tails(LOG_TAIL)))?;
+    write!(stdout(), "{table}").context("the figures cannot be written")
 }
 
 /// Starts the inner process.

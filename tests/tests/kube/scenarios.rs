@@ -1,0 +1,7 @@
+//! What the control service makes of an API server: scenarios that run the real program.
+
+pub(crate) mod crds;
+pub(crate) mod faults;
+pub(crate) mod mesh;
+pub(crate) mod pods;
+pub(crate) mod replicas;
