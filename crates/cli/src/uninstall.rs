@@ -8,6 +8,7 @@ use kube::api::{Api, ListParams};
 use kube::{Client, Error};
 use tokio::time::{Instant, sleep};
 
+use crate::apply::Manifest;
 use crate::args::{SettingsArgs, UninstallArgs};
 use crate::install::{InstallError, manifests};
 use crate::{NAMESPACE, PART_OF};
@@ -31,8 +32,10 @@ pub enum UninstallError {
     Left { waited: Duration, left: Vec<String> },
 }
 
-/// Deletes everything that `ambit install` made, whatever its settings were. The definitions of our own
-/// kinds go first: by their absence the agents know that the mesh is uninstalled, and let every pod go.
+/// Deletes everything that `ambit install` made, whatever its settings were, in the order that agents need
+/// (docs/adr/007): the definitions of our own kinds, by whose absence an agent that is told to end knows
+/// that the mesh is uninstalled; the agents, which let every pod go; then everything else, among it the
+/// ServiceAccount with which agents ask.
 ///
 /// # Errors
 /// When something is still there after the time given.
@@ -46,18 +49,22 @@ pub async fn run(access: &Access, args: &UninstallArgs) -> Result<(), UninstallE
         .partition(|manifest| manifest.kind.kind == "CustomResourceDefinition");
     let (namespaces, others): (Vec<_>, Vec<_>) =
         others.into_iter().partition(|manifest| manifest.kind.kind == "Namespace");
-    for manifest in definitions.iter().chain(&others) {
-        manifest.delete(&client).await.map_err(InstallError::from)?;
-        say(&format!("{} deleted", manifest.label()));
-    }
+    let (agents, others): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|manifest| manifest.kind.kind == "DaemonSet");
     let until = Instant::now() + args.wait;
-    wait_until_gone(&client, args.wait, until, "pods", pods).await?;
-    for namespace in &namespaces {
-        namespace.delete(&client).await.map_err(InstallError::from)?;
-        say(&format!("{} deleted", namespace.label()));
-    }
+    delete(&client, definitions.iter().chain(&agents)).await?;
+    wait_until_gone(&client, args.wait, until, "agents", agents_pods).await?;
+    delete(&client, others.iter().chain(&namespaces)).await?;
     wait_until_gone(&client, args.wait, until, "the namespace", namespace).await?;
     say("Ambit is uninstalled. Labels istio.io/dataplane-mode on namespaces stay: they are yours.");
+    Ok(())
+}
+
+async fn delete(client: &Client, manifests: impl Iterator<Item = &Manifest>) -> Result<(), UninstallError> {
+    for manifest in manifests {
+        manifest.delete(client).await.map_err(InstallError::from)?;
+        say(&format!("{} deleted", manifest.label()));
+    }
     Ok(())
 }
 
@@ -85,9 +92,10 @@ async fn wait_until_gone(
     }
 }
 
-async fn pods(client: &Client) -> Result<Vec<String>, Error> {
+async fn agents_pods(client: &Client) -> Result<Vec<String>, Error> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-    let pods = pods.list(&ListParams::default().labels(PART_OF)).await?;
+    let agents = format!("{PART_OF},app.kubernetes.io/name=ztunnel");
+    let pods = pods.list(&ListParams::default().labels(&agents)).await?;
     let label = |pod: Pod| {
         let node = pod.spec.and_then(|spec| spec.node_name).unwrap_or_default();
         format!("Pod {} on node {node}", pod.metadata.name.unwrap_or_default())
