@@ -158,4 +158,4 @@ fn without_position(error: &serde_json::Error) -> String {
 }
 
 #[cfg(test)]
-mod admission_tests;
+mod tests;

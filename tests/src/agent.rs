@@ -57,7 +57,7 @@ impl Differences {
 }
 
 /// How long the start of a pod waits for its capture.
-pub const CNI_TIMEOUT: Duration = Duration::from_secs(6);
+pub const CNI_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One closed connection, as the access log tells of it.
 #[derive(Clone, Debug)]

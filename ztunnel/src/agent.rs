@@ -163,8 +163,10 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
         let inquiry = discovery.as_ref().map(|discovery| (discovery, config.end.uninstall_wait));
         let on_change = move |statuses| *pods.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
         let ending = ending::serve(&mut manager, inputs, &mut shutdown, inquiry, on_change).await;
-        // A plugin that finds nobody asks again until its time is over.
+        // A plugin that finds nobody asks again until its time is over. The end is waited for: who keeps
+        // the plugin in the chain must be gone before it is taken out.
         answering.abort();
+        let _aborted = answering.await;
         match ending {
             Ending::Succeeded { parting, told } => {
                 in_office.unready();

@@ -122,6 +122,15 @@ pub fn enroll(pod: &NetworkNamespace, rules: &RuleSet, backend: Backend) -> Resu
     })?
 }
 
+/// Brings `lo` of a pod up, which [`enroll`] needs. Container runtimes do so for every pod, some of them
+/// while the pod's other networks are made.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn raise_loopback(pod: &NetworkNamespace) -> Result<(), EnrollError> {
+    pod.run(|| Ok(routing::raise_loopback()?))?
+}
+
 /// Captures no more new connections. Those that are captured go on, until the last is gone and
 /// [`remove`] clears up.
 ///

@@ -410,7 +410,7 @@ mod tests {
     #[test]
     fn the_task_of_an_open_connection_is_small() {
         for (journey, octets, limit) in [
-            ("outbound", size(crate::outbound::serve), 900),
+            ("outbound", size(crate::outbound::serve), 930),
             ("plaintext", size(crate::plaintext::serve), 1300),
         ] {
             assert!(octets <= limit, "the {journey} journey keeps {octets} octets, {limit} may be");

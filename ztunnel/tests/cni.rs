@@ -42,6 +42,7 @@ fn a_captured_pod_starts_with_the_result_that_was_there() {
     let runtime = Runtime::new("shop/web");
     let agent = Agent::start(&runtime.socket(), captured);
     assert_eq!(runtime.call("ADD").output(), runtime.previous_result());
+    assert!(runtime.in_pod("ip -o link show lo up").contains("lo"), "it was down, as the kernel makes it");
     let [(uid, Some(namespace))] = &agent.seen()[..] else { panic!("{:?}", agent.seen()) };
     assert_eq!((uid.as_str(), *namespace), ("uid-of-shop/web", runtime.namespace_id()));
 }
@@ -204,6 +205,7 @@ fn removing_a_pod_always_succeeds() {
 fn a_check_notices_that_the_rules_were_removed() {
     let runtime = Runtime::new("shop/web");
     runtime.list(&["shop"]);
+    runtime.in_pod("ip link set lo up");
     let agent = Agent::start(&runtime.socket(), captured);
     let rules = || RuleSet {
         marks: Marks::random(&mut SmallRng::seed_from_u64(1)),

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::encryption::marker;
 
 /// Well below what a pod waits for that must be captured.
-const AT_ONCE: Duration = Duration::from_secs(3);
+const AT_ONCE: Duration = Duration::from_secs(6);
 
 fn mesh() -> Result<Mesh> {
     let mesh =
@@ -161,11 +161,18 @@ pub(crate) fn another_pods_arguments_gain_nothing() -> Result<()> {
     mesh.start_sandbox(&one, "n1")?;
     mesh.start_sandbox(&other, "n1")?;
 
-    // The namespace of one under the UID of the other.
-    let forged = PodSandbox { id: "forged".to_owned(), namespace: one.namespace.clone(), ..other.clone() };
-    let forging = mesh.runtime("n1").call_last("ADD", &forged);
-    let error = forging.err().context("it was accepted")?;
-    ensure!(error.downcast_ref::<PluginError>().is_some_and(|error| error.code == 100), "{error:#}");
+    // The namespace of one under the UID of the other, and under one that nobody has.
+    for uid in [&*other.uid, "00000000-0000-4000-8000-999999999999"] {
+        let forged = PodSandbox {
+            id: "forged".to_owned(),
+            namespace: one.namespace.clone(),
+            pod: other.pod.clone(),
+            uid: uid.to_owned(),
+        };
+        let forging = mesh.runtime("n1").call_last("ADD", &forged);
+        let error = forging.err().context("it was accepted")?;
+        ensure!(error.downcast_ref::<PluginError>().is_some_and(|error| error.code == 100), "{error:#}");
+    }
     for sandbox in [&one, &other] {
         mesh.runtime("n1").check(sandbox)?;
         ensure!(is_captured(sandbox));

@@ -37,6 +37,11 @@ pub(super) fn install() -> Result<(), Refused> {
     Ok(())
 }
 
+/// Brings `lo` up, without which there is no route through it.
+pub(super) fn raise_loopback() -> Result<(), Refused> {
+    Socket::open(SockProtocol::NetlinkRoute)?.execute(&[loopback_up()])
+}
+
 /// Removes the rule and the route, if they are there.
 pub(super) fn remove() -> Result<(), Refused> {
     let socket = Socket::open(SockProtocol::NetlinkRoute)?;
@@ -96,6 +101,13 @@ fn families() -> Vec<Family> {
         Ok("0\n") => vec![Family::V4, Family::V6],
         Ok(_) | Err(_) => vec![Family::V4],
     }
+}
+
+/// struct ifinfomsg: family, padding, device type, index, flags, which flags to change.
+fn loopback_up() -> Message {
+    let up = u32::try_from(libc::IFF_UP).expect("interface flags are 32 bits").to_ne_bytes();
+    let header = [[0; 4], LOOPBACK_INDEX.to_ne_bytes(), up, up].concat();
+    Message::new("bring lo up", libc::RTM_NEWLINK, libc::NLM_F_ACK, &header)
 }
 
 /// What tells rules of one priority apart.

@@ -11,11 +11,12 @@ mod repairs;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::json;
 
 pub use chain::{Chained, Change, Waiting};
@@ -27,6 +28,8 @@ use crate::config::{CniDirectories, CniPluginSettings};
 /// Where the plugin goes and what it is told.
 #[derive(Clone, Debug)]
 pub struct Installation {
+    /// The program to copy.
+    pub program: PathBuf,
     /// The directory of network configurations that the runtime reads.
     pub conf_dir: PathBuf,
     /// The directory in which the runtime looks for plugins.
@@ -84,6 +87,9 @@ impl PluginSettings {
     }
 }
 
+/// The program that runs.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
 /// Why the plugin is not where it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -120,7 +126,7 @@ pub enum InstallError {
 /// # Errors
 /// When there is no network configuration so far, or when something cannot be written.
 pub fn install(installation: &Installation) -> Result<String, InstallError> {
-    copy_program(&installation.bin_dir)?;
+    copy_program(&installation.program, &installation.bin_dir)?;
     let files = read_files(&installation.conf_dir)?;
     let nothing = |waiting| InstallError::Nothing { directory: installation.conf_dir.clone(), waiting };
     let Chained { file, changes } = installation.chained(&files, chain::Present::Renewed).map_err(nothing)?;
@@ -143,6 +149,7 @@ impl Installation {
     /// As the command line says. The plugin finds the agent in `state_dir`.
     pub fn new(directories: &CniDirectories, plugin: &CniPluginSettings, state_dir: PathBuf) -> Self {
         Self {
+            program: OWN_PROGRAM.into(),
             conf_dir: directories.cni_conf_dir.clone(),
             bin_dir: directories.cni_bin_dir.clone(),
             conf_name: plugin.cni_conf_name.clone(),
@@ -219,15 +226,14 @@ fn replace_text(path: &Path, read: Option<&str>, text: &str) -> io::Result<()> {
     sync_directory(path)
 }
 
-/// Copies this very program to where the runtime finds it, if it is not there in the same form.
+/// Copies the program to where the runtime finds it, if it is not there in the same form.
 ///
 /// # Errors
 /// When it cannot be written.
-fn copy_program(bin_dir: &Path) -> Result<(), InstallError> {
+fn copy_program(program: &Path, bin_dir: &Path) -> Result<(), InstallError> {
     let path = bin_dir.join(PROGRAM);
     let failed = |source| InstallError::Write { path: path.clone(), source };
-    let own = Path::new("/proc/self/exe");
-    if is_same(own, &path) {
+    if is_same(program, &path) {
         return Ok(());
     }
     fs::create_dir_all(bin_dir).map_err(failed)?;
@@ -236,7 +242,7 @@ fn copy_program(bin_dir: &Path) -> Result<(), InstallError> {
     let written = || {
         // Under another name first: a program that runs cannot be written to, and half of one not run.
         let mut file = File::options().write(true).create_new(true).mode(0o755).open(&unfinished)?;
-        io::copy(&mut File::open(own)?, &mut file)?;
+        io::copy(&mut File::open(program)?, &mut file)?;
         file.set_permissions(fs::Permissions::from_mode(0o755))?;
         file.sync_all()?;
         fs::rename(&unfinished, &path)?;
@@ -247,9 +253,21 @@ fn copy_program(bin_dir: &Path) -> Result<(), InstallError> {
 
 /// Whether two files have the same content.
 fn is_same(one: &Path, other: &Path) -> bool {
-    let read = |path: &Path| fs::read(path).ok();
     let length = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.len());
-    length(one) == length(other) && read(one).is_some_and(|content| Some(content) == read(other))
+    length(one) == length(other) && digest(one).is_ok_and(|content| Some(content) == digest(other).ok())
+}
+
+/// A program is not held in memory as a whole for this.
+fn digest(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut context = Context::new(&SHA256);
+    let mut part = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(context.finish().as_ref().to_vec()),
+            length => context.update(part.get(..length).unwrap_or_default()),
+        }
+    }
 }
 
 fn remove(path: &Path) -> Result<(), InstallError> {

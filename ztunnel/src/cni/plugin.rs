@@ -122,6 +122,10 @@ impl Serving<'_> {
             return Ok(format!("starts: {:?}", verdict::Start::OfTheMesh));
         }
         let namespace = open(network_namespace)?;
+        // The runtime may not have come to it: some make the networks of a pod all at once.
+        capture::raise_loopback(&namespace).map_err(|error| {
+            CniError::new(Code::Later, format!("lo of {pod} cannot be brought up"), error.to_string())
+        })?;
         let (listed, exempt) = (list::read(&self.network.lists), Exempt::of(self.network));
         let heard = self.hear(About::Arrival, (pod, &sandbox.id), &namespace, &listed);
         let start = verdict::decide(pod, &heard, &listed, exempt)?;

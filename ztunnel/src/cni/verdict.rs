@@ -157,8 +157,11 @@ pub fn check(
     };
     match rules {
         Rules::Installed => Ok(()),
-        // It may have opted out: only the agent knows.
-        Rules::Missing => without_the_agent(pod, why, listed, exempt).map(|_| ()),
+        Rules::Missing => without_the_agent(pod, why, listed, exempt).map(drop).map_err(|error| {
+            let message =
+                format!("{pod} has no redirection, and whether it should have only the agent knows");
+            CniError::new(error.code, message, error.details)
+        }),
     }
 }
 

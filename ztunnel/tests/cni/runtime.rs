@@ -155,12 +155,13 @@ impl Runtime {
         child
     }
 
-    /// Runs a command in the pod.
-    pub(crate) fn in_pod(&self, command: &str) {
+    /// Runs a command in the pod; what it printed.
+    pub(crate) fn in_pod(&self, command: &str) -> String {
         let words: Vec<_> = command.split(' ').collect();
         let output =
             self.namespace.run(|| Command::new(words[0]).args(&words[1..]).output()).unwrap().unwrap();
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 }
 

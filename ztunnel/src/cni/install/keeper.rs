@@ -129,10 +129,10 @@ impl Watch {
 
     /// Sees to it that the plugin is in the chain; until when, at most, nothing has to be looked at.
     fn look(&mut self) -> Result<Duration, InstallError> {
-        let Installation { conf_dir, bin_dir, .. } = self.installation.clone();
+        let Installation { program, conf_dir, bin_dir, .. } = self.installation.clone();
         // Content is compared once: later it may be another agent's, which is newer.
         if !self.was_chained || !bin_dir.join(PROGRAM).exists() {
-            copy_program(&bin_dir)?;
+            copy_program(&program, &bin_dir)?;
         }
         let files = read_files(&conf_dir)?;
         let present = if self.was_chained { Present::Left } else { Present::Renewed };

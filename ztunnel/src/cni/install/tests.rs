@@ -18,8 +18,9 @@ pub(super) fn installation() -> (TempDir, Installation) {
         system_namespaces: vec!["kube-system".to_owned()],
         timeout: Duration::from_secs(20),
     };
-    let [conf_dir, bin_dir] = ["net.d", "bin"].map(|name| directory.path().join(name));
-    (directory, Installation { conf_dir, bin_dir, conf_name: None, settings })
+    let [program, conf_dir, bin_dir] = ["program", "net.d", "bin"].map(|name| directory.path().join(name));
+    fs::write(&program, "the program").unwrap();
+    (directory, Installation { program, conf_dir, bin_dir, conf_name: None, settings })
 }
 
 fn ours() -> serde_json::Value {
@@ -204,7 +205,7 @@ fn installing_and_uninstalling_restore_what_was_there() {
     }
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600, "rights stay");
     let program = installation.bin_dir.join(PROGRAM);
-    assert!(is_same(Path::new("/proc/self/exe"), &program));
+    assert!(is_same(&installation.program, &program));
     assert_eq!(fs::metadata(&program).unwrap().mode() & 0o777, 0o755);
     for _ in 0..2 {
         uninstall(&installation.conf_dir, &installation.bin_dir).unwrap();
