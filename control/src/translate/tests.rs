@@ -76,8 +76,9 @@ fn settings() -> Settings {
 
 #[test]
 fn settings_add_to_the_ranges_of_nodes_and_services() {
-    let node =
-        |pods| format!("apiVersion: v1\nkind: Node\nmetadata: {{name: n}}\nspec: {{podCIDRs: [{pods}]}}\n");
+    let node = |pods| {
+        format!("apiVersion: v1\nkind: Node\nmetadata: {{name: node-a}}\nspec: {{podCIDRs: [{pods}]}}\n")
+    };
     let settings = Settings { mesh_ranges: vec!["10.2.0.0/16".parse().unwrap()], ..settings() };
     let ranges = |text| {
         let ranges = translate(&inputs([("in.yaml", text)]), &settings).mesh_ranges;
