@@ -1,7 +1,7 @@
 //! One call of the plugin, from the environment and standard input to what the runtime is answered.
 //!
 //! It decides nothing by itself: [`call`](super::call) and [`network`](super::network) say what is
-//! asked, [`verdict`](super::verdict) what to do. It waits here, blocking, for a bounded time.
+//! asked, [`verdict`] what to do. It waits here, blocking, for a bounded time.
 
 use std::env;
 use std::fmt::Write as _;

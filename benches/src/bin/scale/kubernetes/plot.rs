@@ -9,6 +9,9 @@ use plotters::prelude::*;
 
 use super::Row;
 
+/// A chart's caption, its goal, and what it shows of a row.
+type Chart = (&'static str, f64, fn(&Row) -> f64);
+
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Draws three charts beside each other.
@@ -22,7 +25,7 @@ pub(super) fn draw(rows: &[Row], file: &Path) -> Result<()> {
     let root = SVGBackend::new(file, (1_080, 320)).into_drawing_area();
     root.fill(&WHITE).map_err(|error| anyhow!("{error}"))?;
     let areas = root.split_evenly((1, 3));
-    let charts: [(&str, f64, fn(&Row) -> f64); 3] = [
+    let charts: [Chart; 3] = [
         ("a change at all nodes, p99 under load (ms)", 500.0, |row| row.loaded.p99.as_secs_f64() * 1e3),
         ("control's memory at most (MB)", 300.0, |row| row.memory.peak),
         ("control's processors under load", 1.0, |row| row.cores),
