@@ -20,7 +20,7 @@ pub use probe::{NodeSocket, Probe, may_be_probe, probe};
 /// How many policies an error names: a denial must stay cheap when a workload has thousands.
 const NAMED_AT_MOST: usize = 8;
 
-/// Leave to connect one peer to one address of a workload. Only [`authorize`] and [`probe`] make
+/// Leave to connect one peer to one address of a workload. Only [`authorize`] and [`probe()`] make
 /// one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permit {
