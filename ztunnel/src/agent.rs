@@ -146,6 +146,7 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     let (arriving, mut arrivals) = arrival::channel();
 
     let socket = handover::socket_path(&config.state_dir);
+    let reception = handover::prepare(&socket)?;
     let myself = Myself { instance: config.instance.clone() };
     let office = tokio::select! {
         replaced = take_over(&socket, &myself, &mut manager, &mut source) => Some(replaced),
@@ -154,7 +155,7 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     let (ended, files) = if let Some(replaced) = office {
         // The files are this process's from here on, not before.
         let files = Files { stop, keeping: tokio::spawn(keeping), certificates };
-        let (reception, notice, mut successors) = handover::open(&socket, myself, replaced)?;
+        let (reception, notice, mut successors) = reception.open(myself, replaced);
         let reception = spawn_local(reception.run());
         let answering = tokio::spawn(cni.run(snapshots.clone(), arriving));
         in_office.ready();

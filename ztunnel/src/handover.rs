@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 
 pub use channel::ChannelError;
 pub use predecessors::Predecessors;
-pub use reception::{Notice, Reception, ReceptionError, open};
+pub use reception::{Notice, Prepared, Reception, ReceptionError, prepare};
 pub use spread::spread;
 pub use successor::{Bequest, Find, Offer, TakenPod, find};
 pub use visit::{GivenPod, Parting, Successor, Visit};

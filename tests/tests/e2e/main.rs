@@ -120,6 +120,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     upgrade::only_root_is_given_the_pods,
     upgrade::an_agent_of_another_protocol_is_served_beside,
     upgrade::a_crashed_agent_is_replaced_within_seconds,
+    upgrade::pods_that_are_found_by_their_uid_change_hands_and_outlive_a_crash,
     ending::an_agent_that_is_told_to_end_leaves_pods_closed,
     ending::an_agent_of_an_uninstalled_mesh_opens_its_pods_and_leaves_nothing,
     ending::a_second_signal_ends_the_asking,

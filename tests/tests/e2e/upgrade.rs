@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use ambit_tests::agent::{Agent, Differences};
 use ambit_tests::handover::{self, PROTOCOL, Visitor};
+use ambit_tests::host_proc::{HostProc, cgroup};
 use ambit_tests::load::Load;
-use ambit_tests::mesh::{Mesh, Settings};
+use ambit_tests::mesh::fabric::Families;
+use ambit_tests::mesh::{Finding, Mesh, Settings};
 use ambit_tests::pod::Pod;
 use ambit_tests::process;
 use ambit_tests::traffic::{self, Held};
@@ -265,5 +267,38 @@ pub(crate) fn a_crashed_agent_is_replaced_within_seconds() -> Result<()> {
         ensure!(rules()? == before, "the rules changed: {before}, then {}", rules()?);
         ensure!(took < Duration::from_secs(10), "it took {took:?}");
     }
+    Ok(())
+}
+
+/// As on Kubernetes, where no pod names its network namespace.
+pub(crate) fn pods_that_are_found_by_their_uid_change_hands_and_outlive_a_crash() -> Result<()> {
+    let mesh = Mesh::with_settings(Settings { finding: Finding::Processes, ..Settings::default() }, ["n1"])?;
+    let agent = mesh.agent("n1");
+    let processes = HostProc::create("n1", agent.namespace())?;
+    mesh.ambient_namespace("shop")?;
+    let pod = |name| mesh.pod_with(name, "n1", Families::Dual, |object| object.annotations.clear());
+    let (one, two) = (pod("shop/one")?, pod("shop/two")?);
+    for (id, pod) in (100..).zip([&one, &two]) {
+        traffic::echo(pod, ECHO)?;
+        processes.start(id, &cgroup(&pod.object().uid), pod.namespace())?;
+    }
+    mesh.start()?;
+    let mut held = Held::open(&one, two.at(ECHO))?;
+    let sockets = listening(&[&one])?;
+    for workers in [1, 2] {
+        agent.replace(&Differences::workers(workers))?;
+        ensure!(listening(&[&one])?.is_superset(&sockets), "a socket was closed");
+        held.exchange()?;
+        works(&one, &two)?;
+    }
+    held.close()?;
+    agent.wait_for_former()?;
+
+    agent.kill()?;
+    ensure!(Held::open(&one, two.at(ECHO)).is_err(), "without an agent a connection found its way");
+    agent.launch()?;
+    let (_, took) = wait::until("connections to work again", SOON, || works(&one, &two))?;
+    eprintln!("connections work again {took:?} after the start");
+    ensure!(took < Duration::from_secs(10), "it took {took:?}");
     Ok(())
 }

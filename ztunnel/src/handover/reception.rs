@@ -18,7 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::channel::{Channel, ChannelError};
 use super::message::{Answer, Hello, Occupation, PROTOCOL, Request, judge};
@@ -38,7 +38,7 @@ pub struct ReceptionError {
 
 /// What answers successors; run it until the process ends.
 pub struct Reception {
-    listener: UnixListener,
+    prepared: Prepared,
     myself: Myself,
     replaced: Option<String>,
     visits: mpsc::Sender<Visit>,
@@ -62,36 +62,55 @@ impl Notice {
     }
 }
 
-/// Opens the socket in place of that of a predecessor, whose instance was `replaced`. Successors that
-/// ask for the pods come as [`Visit`]s.
+/// The socket at a name that nobody knows, so that nothing that could fail is left for the moment in which
+/// this process is the one to be found. Dropping it removes that name.
+pub struct Prepared {
+    listener: UnixListener,
+    draft: PathBuf,
+    path: PathBuf,
+}
+
+/// Prepares a socket for root alone, to be put at `path`.
 ///
 /// # Errors
 /// See [`ReceptionError`].
-pub fn open(
-    path: &Path,
-    myself: Myself,
-    replaced: Option<String>,
-) -> Result<(Reception, Notice, mpsc::Receiver<Visit>), ReceptionError> {
+pub fn prepare(path: &Path) -> Result<Prepared, ReceptionError> {
     let failed = |source| ReceptionError { path: path.to_owned(), source };
-    let listener = listen(path).and_then(UnixListener::from_std).map_err(failed)?;
-    let (visits, visitors) = mpsc::channel(1);
-    let state = Rc::<RefCell<State>>::default();
-    let reception = Reception { listener, myself, replaced, visits, state: Rc::clone(&state) };
-    Ok((reception, Notice(state), visitors))
+    let draft = path.with_extension(format!("{:08x}", rand::random::<u32>()));
+    let listener = listen(&draft).and_then(UnixListener::from_std).map_err(failed)?;
+    Ok(Prepared { listener, draft, path: path.to_owned() })
 }
 
-/// A socket for root alone, put in place at once, so that at no time nobody is found there.
-fn listen(path: &Path) -> io::Result<net::UnixListener> {
-    let draft = path.with_extension("new");
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
+impl Prepared {
+    /// Puts the socket in the place of that of a predecessor, which ran at `replaced`: at no time nobody
+    /// is found there. Successors that ask for the pods come as [`Visit`]s.
+    pub fn open(
+        self,
+        myself: Myself,
+        replaced: Option<String>,
+    ) -> (Reception, Notice, mpsc::Receiver<Visit>) {
+        if let Err(error) = fs::rename(&self.draft, &self.path) {
+            error!(path = %self.path.display(), %error, "no successor will find this agent");
+        }
+        let (visits, visitors) = mpsc::channel(1);
+        let state = Rc::<RefCell<State>>::default();
+        let reception = Reception { prepared: self, myself, replaced, visits, state: Rc::clone(&state) };
+        (reception, Notice(state), visitors)
     }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // It is gone where the socket has taken its place.
+        let _ = fs::remove_file(&self.draft);
+    }
+}
+
+fn listen(draft: &Path) -> io::Result<net::UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::SEQPACKET.nonblocking().cloexec(), None)?;
-    socket.bind(&SockAddr::unix(&draft)?)?;
-    fs::set_permissions(&draft, fs::Permissions::from_mode(OWNER_ONLY))?;
+    socket.bind(&SockAddr::unix(draft)?)?;
+    fs::set_permissions(draft, fs::Permissions::from_mode(OWNER_ONLY))?;
     socket.listen(BACKLOG)?;
-    fs::rename(&draft, path)?;
     Ok(OwnedFd::from(socket).into())
 }
 
@@ -99,7 +118,7 @@ impl Reception {
     /// Answers whoever comes.
     pub async fn run(self) {
         loop {
-            match self.listener.accept().await {
+            match self.prepared.listener.accept().await {
                 Ok((socket, _)) => {
                     if let Err(error) = self.greet(socket).await {
                         warn!(%error, "somebody at the hand-over socket was sent away");
