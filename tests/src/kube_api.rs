@@ -48,7 +48,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch as channel;
 
 use auth::User;
-pub use rbac::Permissions;
+pub use rbac::{Asked, Permissions, unused};
 use serve::Server;
 use state::State;
 

@@ -97,6 +97,11 @@ impl Gate {
         self.faults.set_throttled(count, retry_after);
     }
 
+    /// Answers as if there were no such API group, or no longer so.
+    pub fn hide(&self, group: Option<&str>) {
+        self.faults.set_hidden(group);
+    }
+
     /// Lets every request wait before it passes.
     pub fn delay(&self, delay: Duration) {
         self.faults.set_delay(delay);

@@ -77,8 +77,13 @@ impl Log {
 
 /// The last lines of every log, for the report of a failure.
 pub fn tails(lines: usize) -> String {
+    tails_of("", lines)
+}
+
+/// The same of the logs whose names begin with `prefix`.
+pub fn tails_of(prefix: &str, lines: usize) -> String {
     let mut report = String::new();
-    for log in lock(&ALL).iter() {
+    for log in lock(&ALL).iter().filter(|log| log.name.starts_with(prefix)) {
         let all = lock(&log.lines);
         let skipped = all.len().saturating_sub(lines);
         report.push_str(&format!("--- {} ({} lines)\n", log.name, all.len()));

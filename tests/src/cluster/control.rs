@@ -47,7 +47,7 @@ impl Control {
         ] {
             command.args([flag, &SocketAddr::new(address, port).to_string()]);
         }
-        let process = Process::start(name, &mut command)?;
+        let process = Process::start(format!("{namespace}/{name}"), &mut command)?;
         Ok(Self { process, address, started: Instant::now(), name: name.to_owned() })
     }
 

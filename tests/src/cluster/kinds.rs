@@ -56,9 +56,16 @@ pub const PROXY_REPORTS: Kind = namespaced("ambit.dev", "v1alpha1", "ProxyReport
 pub const POLICIES: Kind =
     namespaced("security.istio.io", "v1", "AuthorizationPolicy", "authorizationpolicies");
 /// A kind of Kubernetes.
+pub const EVENTS: Kind = namespaced("events.k8s.io", "v1", "Event", "events");
+/// A kind of Kubernetes.
 pub const ROLES: Kind = namespaced("rbac.authorization.k8s.io", "v1", "Role", "roles");
 /// A kind of Kubernetes.
 pub const ROLE_BINDINGS: Kind = namespaced("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings");
+/// A kind of Kubernetes.
+pub const CLUSTER_ROLES: Kind = of_cluster("rbac.authorization.k8s.io", "ClusterRole", "clusterroles");
+/// A kind of Kubernetes.
+pub const CLUSTER_ROLE_BINDINGS: Kind =
+    of_cluster("rbac.authorization.k8s.io", "ClusterRoleBinding", "clusterrolebindings");
 /// A kind of Kubernetes.
 pub const CRDS: Kind =
     of_cluster("apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions");
@@ -66,6 +73,10 @@ pub const CRDS: Kind =
 pub const TOKEN_REVIEWS: Kind = of_cluster("authentication.k8s.io", "TokenReview", "tokenreviews");
 /// A kind of Kubernetes.
 pub const SELF_REVIEWS: Kind = of_cluster("authentication.k8s.io", "SelfSubjectReview", "selfsubjectreviews");
+
+/// A kind of Istio's.
+pub const PEER_AUTHENTICATIONS: Kind =
+    namespaced("security.istio.io", "v1", "PeerAuthentication", "peerauthentications");
 
 impl Kind {
     /// As objects say it: `<group>/<version>`.

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use kube::Client;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
 use tokio::task::JoinHandle;
 use tokio::time::interval;
 
@@ -17,11 +19,10 @@ use super::kinds::{LEASES, NODES};
 /// Far below the 40 seconds after which a node counts as lost.
 const BEAT: Duration = Duration::from_secs(8);
 
-/// A node that exists.
+/// A node that is alive as long as this is. Its objects stay: the node, and its Lease.
 pub struct Node {
     /// Its name.
     pub name: String,
-    client: Client,
     heart: JoinHandle<()>,
 }
 
@@ -47,28 +48,27 @@ impl Node {
                 }
             }
         });
-        Ok(Self { name: name.to_owned(), client: client.clone(), heart })
-    }
-
-    /// Removes it.
-    ///
-    /// # Errors
-    /// When the API server refuses.
-    pub async fn clear(self) -> Result<()> {
-        self.heart.abort();
-        let now = DeleteParams::default().grace_period(0);
-        NODES.api(self.client.clone(), "").delete(&self.name, &now).await?;
-        LEASES.api(self.client, LEASE_NAMESPACE).delete(&self.name, &now).await?;
-        Ok(())
+        Ok(Self { name: name.to_owned(), heart })
     }
 }
 
-const LEASE_NAMESPACE: &str = "kube-node-lease";
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.heart.abort();
+    }
+}
+
+/// Leases want all six digits.
+const MICRO_TIME: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+
+/// Where its Lease is.
+pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 async fn beat(client: &Client, name: &str) -> Result<()> {
     let now = OffsetDateTime::now_utc();
     let seconds = now.replace_nanosecond(0)?.format(&Rfc3339)?;
-    let micros = now.replace_nanosecond(now.microsecond() * 1000)?.format(&Rfc3339)?;
+    let micros = now.format(MICRO_TIME)?;
     let condition = json!({
         "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "",
         "lastHeartbeatTime": seconds, "lastTransitionTime": seconds,

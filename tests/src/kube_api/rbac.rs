@@ -8,26 +8,74 @@ use serde_json::Value;
 
 use super::auth::User;
 use super::kinds::{RBAC, ResourceId};
-use super::request::Verb;
+use super::request::{Method, Query, Target, Verb};
 use super::store::{ObjectName, Store};
 
-/// What is asked for.
+/// What a request asks for, as Roles name it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Attributes {
+pub struct Asked {
     pub(super) verb: Verb,
     pub(super) group: String,
     /// With a subresource behind a slash.
     pub(super) resource: String,
     /// Empty for all of them, and for what is the cluster's.
     pub(super) namespace: String,
+    /// Of lists and watches too, where they select one object by its name.
     pub(super) name: String,
+}
+
+impl Asked {
+    /// What a request asks for; nothing that Roles name for discovery and health.
+    pub fn by(method: &str, path: &str, query: &str) -> Option<Self> {
+        let method = Method::named(method)?;
+        let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+        let target = Target::of_path(&segments).ok()?;
+        let query = Query::parse(query);
+        Some(Self::new(&target, target.verb(method, &query), &query))
+    }
+
+    /// The same request, which is one for this verb too: applying what is not there creates it.
+    #[must_use]
+    pub fn creating(&self) -> Self {
+        Self { verb: Verb::Create, ..self.clone() }
+    }
+
+    pub(super) fn new(target: &Target, verb: Verb, query: &Query) -> Self {
+        let resource = match &target.subresource {
+            Some(subresource) => format!("{}/{subresource}", target.plural),
+            None => target.plural.clone(),
+        };
+        let mut fields = query.text("fieldSelector").split(',');
+        let selected = || fields.find_map(|field| field.strip_prefix("metadata.name="));
+        let name = target.name.as_deref().or_else(selected).unwrap_or_default().trim_start_matches('=');
+        Self {
+            verb,
+            group: target.group.clone(),
+            resource,
+            namespace: target.namespace.clone().unwrap_or_default(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+/// What a Role gives that none of these requests asked for: `<verb> <resource>.<group>`.
+pub fn unused(role: &Value, asked: &[Asked]) -> Vec<String> {
+    let namespace = role["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+    let rules = role["rules"].as_array().into_iter().flatten();
+    let mut unused = Vec::new();
+    for rule in rules.map(|rule| Rule { role: String::new(), namespace: namespace.clone(), rule }) {
+        let is_used = |grant: &(&str, &str, &str)| asked.iter().any(|asked| rule.is_used(*grant, asked));
+        let left = rule.grants().into_iter().filter(|grant| !is_used(grant));
+        unused.extend(left.map(|(group, resource, verb)| format!("{verb} {resource}.{group}")));
+    }
+    unused
 }
 
 /// What was asked for, and what was refused.
 #[derive(Debug, Default)]
 pub(super) struct Audit {
-    allowed: BTreeSet<(String, Attributes)>,
-    refused: BTreeSet<(String, Attributes)>,
+    allowed: BTreeSet<(String, Asked)>,
+    refused: BTreeSet<(String, Asked)>,
 }
 
 /// What became of the permissions of a user.
@@ -41,11 +89,11 @@ pub struct Permissions {
 
 impl Audit {
     /// Decides, and remembers the decision.
-    pub(super) fn authorize(&mut self, store: &Store, user: &User, attributes: Attributes) -> bool {
+    pub(super) fn authorize(&mut self, store: &Store, user: &User, asked: Asked) -> bool {
         let allowed = user.groups.iter().any(|group| group == "system:masters")
-            || rules(store, user).any(|rule| rule.allows(&attributes));
+            || rules(store, user).any(|rule| rule.allows(&asked));
         let list = if allowed { &mut self.allowed } else { &mut self.refused };
-        list.insert((user.name.clone(), attributes));
+        list.insert((user.name.clone(), asked));
         allowed
     }
 
@@ -53,21 +101,15 @@ impl Audit {
     pub(super) fn permissions(&self, store: &Store, name: &str) -> Permissions {
         let mut permissions = Permissions::default();
         for (_, asked) in self.refused.iter().filter(|(user, _)| user == name) {
-            let Attributes { verb, group, resource, namespace, .. } = asked;
+            let Asked { verb, group, resource, namespace, .. } = asked;
             permissions.refused.push(format!("{} {resource}.{group} in {namespace:?}", verb.name()));
         }
-        let used = |rule: &Rule<'_>, verb: &str, group: &str, resource: &str| {
-            self.allowed.iter().any(|(user, asked)| {
-                user == name
-                    && asked.verb.name() == verb
-                    && asked.group == group
-                    && asked.resource == resource
-                    && rule.allows(asked)
-            })
+        let used = |rule: &Rule<'_>, grant| {
+            self.allowed.iter().any(|(user, asked)| user == name && rule.is_used(grant, asked))
         };
         for rule in rules(store, &User::new(name, &[])) {
             for (group, resource, verb) in rule.grants() {
-                if !used(&rule, verb, group, resource) {
+                if !used(&rule, (group, resource, verb)) {
                     permissions.unused.push(format!("{verb} {resource}.{group} by {}", rule.role));
                 }
             }
@@ -85,7 +127,7 @@ struct Rule<'a> {
 }
 
 impl<'a> Rule<'a> {
-    fn allows(&self, asked: &Attributes) -> bool {
+    fn allows(&self, asked: &Asked) -> bool {
         let has = |field: &str, wanted: &str| self.list(field).any(|value| value == wanted || value == "*");
         let names = self.list("resourceNames").count();
         (self.namespace.is_empty() || self.namespace == asked.namespace)
@@ -93,6 +135,11 @@ impl<'a> Rule<'a> {
             && has("resources", &asked.resource)
             && has("verbs", asked.verb.name())
             && (names == 0 || self.list("resourceNames").any(|name| name == asked.name))
+    }
+
+    /// Whether a request needs this grant of the rule: group, resource, verb.
+    fn is_used(&self, (group, resource, verb): (&str, &str, &str), asked: &Asked) -> bool {
+        asked.verb.name() == verb && asked.group == group && asked.resource == resource && self.allows(asked)
     }
 
     fn grants(&self) -> Vec<(&'a str, &'a str, &'a str)> {
@@ -174,7 +221,7 @@ mod tests {
             ("secrets", "shop", "ca", true),
             ("secrets", "shop", "password", false),
         ] {
-            let asked = Attributes {
+            let asked = Asked {
                 verb: Verb::Get,
                 group: String::new(),
                 resource: resource.into(),

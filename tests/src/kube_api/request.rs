@@ -21,7 +21,7 @@ pub(super) struct Call {
     pub(super) body: Value,
 }
 
-/// The methods that are understood.
+/// The methods that are understood, which in HTTP have these names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
     Get,
@@ -29,6 +29,19 @@ pub(super) enum Method {
     Put,
     Patch,
     Delete,
+}
+
+impl Method {
+    pub(super) fn named(name: &str) -> Option<Self> {
+        let known = [
+            ("GET", Self::Get),
+            ("POST", Self::Post),
+            ("PUT", Self::Put),
+            ("PATCH", Self::Patch),
+            ("DELETE", Self::Delete),
+        ];
+        known.into_iter().find_map(|(known, method)| (known == name).then_some(method))
+    }
 }
 
 /// The verbs of authorization.
@@ -71,6 +84,15 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// Reads the segments of a whole path.
+    pub(super) fn of_path(segments: &[&str]) -> Result<Self, ApiError> {
+        match segments {
+            ["api", version, rest @ ..] => Self::parse("", version, rest),
+            ["apis", group, version, rest @ ..] => Self::parse(group, version, rest),
+            _ => Err(ApiError::no_such_path()),
+        }
+    }
+
     /// Reads the segments of a path that are behind group and version.
     pub(super) fn parse(group: &str, version: &str, segments: &[&str]) -> Result<Self, ApiError> {
         let target =

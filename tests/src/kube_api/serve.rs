@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::request::Parts;
-use http::{Method as HttpMethod, Request, Response};
+use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -121,16 +121,7 @@ fn user(state: &State, head: &Parts) -> Result<User, ApiError> {
 }
 
 fn call(head: &Parts, body: &[u8], user: User) -> Result<Call, ApiError> {
-    let method = [
-        (HttpMethod::GET, Method::Get),
-        (HttpMethod::POST, Method::Post),
-        (HttpMethod::PUT, Method::Put),
-        (HttpMethod::PATCH, Method::Patch),
-        (HttpMethod::DELETE, Method::Delete),
-    ]
-    .into_iter()
-    .find_map(|(known, method)| (known == head.method).then_some(method))
-    .ok_or_else(ApiError::method_not_allowed)?;
+    let method = Method::named(head.method.as_str()).ok_or_else(ApiError::method_not_allowed)?;
     let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let body = match body {
         [] => Value::Null,

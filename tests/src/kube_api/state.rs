@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::auth::{Tokens, User};
+use super::auth::Tokens;
 use super::discovery::{self, REVIEWS};
 use super::errors::ApiError;
 use super::kinds::{CRDS, Resource, ResourceId, built_in, custom};
 use super::list::{Scope, list};
 use super::objects::{Now, created};
-use super::rbac::{Attributes, Audit};
+use super::rbac::{Asked, Audit};
 use super::render::Form;
 use super::request::{Call, Method, Target, Verb};
 use super::store::{ObjectName, Store, Stored};
@@ -58,13 +58,9 @@ impl State {
         {
             return document.map(|document| Reply::Body(200, document.to_string().into()));
         }
-        let target = match segments.as_slice() {
-            ["api", version, rest @ ..] => Target::parse("", version, rest)?,
-            ["apis", group, version, rest @ ..] => Target::parse(group, version, rest)?,
-            _ => return Err(ApiError::no_such_path()),
-        };
+        let target = Target::of_path(&segments)?;
         let verb = target.verb(call.method, &call.query);
-        self.authorize(&target, verb, &call.user)?;
+        self.authorize(&target, verb, call)?;
         if verb == Verb::Create
             && let Some(answer) = self.review(&target, call)
         {
@@ -132,7 +128,7 @@ impl State {
             Verb::Patch if target.name.is_some() => {
                 let exists = self.store.get(&resource.id, &target_key(target)).is_some();
                 if !exists && call.content_type == "application/apply-patch+yaml" && !is_status {
-                    self.authorize(target, Verb::Create, &call.user)?;
+                    self.authorize(target, Verb::Create, call)?;
                 }
                 let written = self.patch(&resource, target, call)?;
                 Ok(written.reply(&resource, &form))
@@ -164,29 +160,21 @@ impl State {
         Ok(success(200))
     }
 
-    fn authorize(&mut self, target: &Target, verb: Verb, user: &User) -> Result<(), ApiError> {
-        let resource = match &target.subresource {
-            Some(subresource) => format!("{}/{subresource}", target.plural),
-            None => target.plural.clone(),
-        };
-        let namespace = target.namespace.clone().unwrap_or_default();
-        let name = target.name.clone().unwrap_or_default();
-        let attributes = Attributes { verb, group: target.group.clone(), resource, namespace, name };
+    fn authorize(&mut self, target: &Target, verb: Verb, call: &Call) -> Result<(), ApiError> {
+        let asked = Asked::new(target, verb, &call.query);
+        let what = format!("resource \"{}\" in API group \"{}\"", asked.resource, asked.group);
         let message = format!(
-            "{}.{} \"{}\" is forbidden: User \"{}\" cannot {} resource \"{}\" in API group \"{}\" in the namespace \
-             \"{}\"",
-            attributes.resource,
-            attributes.group,
-            attributes.name,
-            user.name,
+            "{}.{} \"{}\" is forbidden: User \"{}\" cannot {} {what} in the namespace \"{}\"",
+            asked.resource,
+            asked.group,
+            asked.name,
+            call.user.name,
             verb.name(),
-            attributes.resource,
-            attributes.group,
-            attributes.namespace
+            asked.namespace
         );
         // Everybody may ask who they are.
         let is_basic = target.plural == "selfsubjectreviews";
-        match is_basic || self.audit.authorize(&self.store, user, attributes) {
+        match is_basic || self.audit.authorize(&self.store, &call.user, asked) {
             true => Ok(()),
             false => Err(ApiError::forbidden(message)),
         }

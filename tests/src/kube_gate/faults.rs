@@ -44,6 +44,7 @@ struct Settings {
     throttled: usize,
     retry_after: u64,
     delay: Duration,
+    hidden: Option<String>,
     passed: Vec<Passed>,
 }
 
@@ -59,6 +60,14 @@ impl Faults {
 
     pub(super) fn set_delay(&self, delay: Duration) {
         self.settings().delay = delay;
+    }
+
+    pub(super) fn set_hidden(&self, group: Option<&str>) {
+        self.settings().hidden = group.map(str::to_owned);
+    }
+
+    pub(super) fn hidden(&self) -> Option<String> {
+        self.settings().hidden.clone()
     }
 
     pub(super) fn delay(&self) -> Duration {

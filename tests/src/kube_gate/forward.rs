@@ -5,14 +5,14 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, HOST, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use kube::Client;
 use kube::client::Body;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,7 +32,9 @@ pub(super) async fn forward(
     let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
     let query = request.uri().query().unwrap_or_default().to_owned();
     let answer = answer(client, &faults, request, &query).await;
-    let code = answer.status().as_u16();
+    // A watch says it in an event, behind a status of 200.
+    let is_expired = answer.extensions().get::<Expired>().is_some();
+    let code = if is_expired { 410 } else { answer.status().as_u16() };
     faults.note(Passed { method, path, query, code });
     Ok(answer)
 }
@@ -48,6 +50,13 @@ async fn answer(client: Client, faults: &Arc<Faults>, request: Request<Incoming>
     if faults.take_expired(query) {
         return expired(query);
     }
+    let hidden = faults.hidden();
+    let path = request.uri().path().to_owned();
+    if let Some(group) = &hidden
+        && path.split('/').nth(2) == Some(group)
+    {
+        return not_found();
+    }
     let (mut head, body) = request.into_parts();
     for header in [HOST, CONNECTION, AUTHORIZATION] {
         head.headers.remove(header);
@@ -59,6 +68,9 @@ async fn answer(client: Client, faults: &Arc<Faults>, request: Request<Incoming>
     let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).parse();
     head.uri = target.unwrap_or_default();
     match client.send(Request::from_parts(head, Body::from(body))).await {
+        Ok(response) if path == "/apis" && hidden.is_some() => {
+            groups_without(response, &hidden.unwrap_or_default()).await
+        }
         Ok(response) => {
             let (head, body) = response.into_parts();
             let (parts, queue) = mpsc::channel(QUEUE);
@@ -96,12 +108,40 @@ async fn open(faults: &Faults) {
     let _ = faults.way.subscribe().wait_for(|way| *way != Way::Hanging).await;
 }
 
+/// As a server answers for a group that it does not know.
+fn not_found() -> Answer {
+    let mut answer = Response::new(full("404 page not found\n".to_owned()));
+    *answer.status_mut() = StatusCode::NOT_FOUND;
+    answer
+}
+
+/// The list of groups, without one.
+async fn groups_without(response: Response<Body>, group: &str) -> Answer {
+    let octets = match response.into_body().collect_bytes().await {
+        Ok(octets) => octets,
+        Err(error) => return status(502, "BadGateway", &format!("the list of groups is cut off: {error}")),
+    };
+    let mut list: Value = serde_json::from_slice(&octets).unwrap_or_default();
+    if let Some(groups) = list["groups"].as_array_mut() {
+        groups.retain(|known| known["name"] != group);
+    }
+    let mut answer = Response::new(full(list.to_string()));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+/// Marks a watch that was told that its revision is gone.
+#[derive(Clone, Copy, Debug)]
+struct Expired;
+
 /// As an API server says it: within a watch, or by the status of a list.
 fn expired(query: &str) -> Answer {
     if query.contains("watch=") {
         let error =
             json!({"type": "ERROR", "object": body(410, "Expired", "too old resource version: 1 (2)")});
-        return Response::new(full(format!("{error}\n")));
+        let mut answer = Response::new(full(format!("{error}\n")));
+        answer.extensions_mut().insert(Expired);
+        return answer;
     }
     status(410, "Expired", "The provided continue parameter is too old")
 }
@@ -112,7 +152,7 @@ fn status(code: u16, reason: &str, message: &str) -> Answer {
     answer
 }
 
-fn body(code: u16, reason: &str, message: &str) -> serde_json::Value {
+fn body(code: u16, reason: &str, message: &str) -> Value {
     json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
         "reason": reason, "code": code,

@@ -11,18 +11,19 @@ mod scenarios;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use libtest_mimic::{Arguments, Trial};
+use anyhow::{Context, Result, anyhow};
+use libtest_mimic::{Arguments, Failed, Trial};
 
 use place::Place;
 use scenarios::mesh::Mesh;
+use scenarios::role::Role;
 
 /// Functions, by name, as trials.
 macro_rules! trials {
     ($run:ident, $($($module:ident)::+,)*) => {
         vec![$(Trial::test(
             stringify!($($module)::+).replace(' ', ""),
-            || Ok($run(async |given| $($module)::+(given).await)?),
+            || report($run(async |given| $($module)::+(given).await)),
         ),)*]
     };
 }
@@ -87,8 +88,14 @@ fn all() -> Vec<Trial> {
         scenarios::replicas::replicas_that_race_have_one_root,
         scenarios::replicas::a_writer_that_is_killed_is_followed_by_another,
         scenarios::replicas::a_writer_that_leaves_hands_over,
+        scenarios::permissions::the_shipped_role_is_used_whole,
     ];
     contract.into_iter().chain(scenarios).collect()
+}
+
+/// A failure with all its causes.
+fn report(outcome: Result<()>) -> Result<(), Failed> {
+    outcome.map_err(|error| format!("{error:#}").into())
 }
 
 /// Runs a trial in a place of its own and clears it, whatever comes of it.
@@ -106,8 +113,7 @@ fn in_a_place(trial: impl AsyncFnOnce(&Place) -> Result<()>) -> Result<()> {
 fn in_a_mesh(trial: impl AsyncFnOnce(&Mesh<'_>) -> Result<()>) -> Result<()> {
     in_a_place(async |place| {
         let mesh = Mesh::make(place).await.context("there is no mesh for the trial")?;
-        let outcome = trial(&mesh).await;
-        let cleared = mesh.clear().await;
-        outcome.and(cleared)
+        let outcome = trial(&mesh).await.and_then(|()| Role::was_enough(&mesh.gate.passed()));
+        outcome.map_err(|error| anyhow!("{error:#}\n{}", mesh.logs()))
     })
 }

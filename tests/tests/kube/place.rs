@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use ambit_kube::{Access, connect};
 use ambit_tests::kube_api::ApiServer;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::config::Kubeconfig;
 use kube::core::Status;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -21,6 +23,9 @@ use ambit_tests::cluster::{unique, write_kubeconfig};
 /// Without it the suite runs against the double.
 const SERVER: &str = "AMBIT_KUBE_API";
 
+/// The label of namespaces that the suite makes.
+pub(crate) const CONTRACT: &str = "ambit.dev/contract";
+
 /// An API server with a namespace.
 pub(crate) struct Place {
     pub(crate) client: Client,
@@ -29,8 +34,8 @@ pub(crate) struct Place {
     /// For what only the double can be told to do.
     pub(crate) double: Option<ApiServer>,
     directory: TempDir,
-    /// Definitions that were made here.
-    defined: RefCell<Vec<String>>,
+    /// What goes with the place, in this order: kind, namespace, name.
+    removed: RefCell<Vec<(Kind, String, String)>>,
 }
 
 /// Whether the suite runs against a server that it shares with others.
@@ -52,24 +57,49 @@ impl Place {
         let access = Access::Kubeconfig { file: Some(file), context: None };
         let client = connect(&access).await?;
         let namespace = unique("ambit-contract");
-        let place = Self { client, access, namespace, double, directory, defined: RefCell::default() };
-        let object = json!({"metadata": {"name": place.namespace, "labels": {"ambit.dev/contract": "true"}}});
+        let place = Self { client, access, namespace, double, directory, removed: RefCell::default() };
+        let object = json!({"metadata": {"name": place.namespace, "labels": {CONTRACT: "true"}}});
         place.create(NAMESPACES, object).await.context("the API server takes no namespace")?;
         place.create(SERVICE_ACCOUNTS, json!({"metadata": {"name": ACCOUNT}})).await?;
         Ok(place)
     }
 
-    /// Removes the definitions and the namespace. What is in them is left to the server.
+    /// Has an object go with the place, whether it is there then or not.
+    pub(crate) fn remove_later(&self, kind: Kind, namespace: &str, name: &str) {
+        self.removed.borrow_mut().push((kind, namespace.to_owned(), name.to_owned()));
+    }
+
+    /// Removes the namespace and what was to go with it. What is in it is left to the server.
     pub(crate) async fn clear(self) -> Result<()> {
-        for name in self.defined.take() {
-            match self.delete(CRDS, &name).await {
-                Err(error) if !is_missing(&error) => return Err(error.context(format!("{name} stays"))),
-                Ok(()) | Err(_) => {}
+        self.remove_later(NAMESPACES, "", &self.namespace);
+        for (kind, namespace, name) in self.removed.take() {
+            let api = kind.api(self.client.clone(), &namespace);
+            match api.delete(&name, &DeleteParams::default().grace_period(0)).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(anyhow!(error).context(format!("{} {name} stays", kind.kind))),
             }
         }
-        let namespaces = self.api(NAMESPACES);
-        namespaces.delete(&self.namespace, &DeleteParams::default()).await.context("the namespace stays")?;
         Ok(())
+    }
+
+    /// A client that shows a token in place of the credentials of the suite.
+    pub(crate) async fn client_with(&self, token: &str) -> Result<Client> {
+        Ok(connect(&self.access_with(token)?).await?)
+    }
+
+    /// The way of such a client.
+    pub(crate) fn access_with(&self, token: &str) -> Result<Access> {
+        let Access::Kubeconfig { file: Some(file), .. } = &self.access else {
+            bail!("a place has a kubeconfig file");
+        };
+        let mut config = serde_json::to_value(Kubeconfig::read_from(file)?)?;
+        for user in config["users"].as_array_mut().into_iter().flatten() {
+            user["user"] = json!({"token": token});
+        }
+        let file = self.directory().join(format!("{}.kubeconfig", unique("with-token")));
+        fs::write(&file, config.to_string())?;
+        Ok(Access::Kubeconfig { file: Some(file), context: None })
     }
 
     /// A directory for files of the trial.
@@ -105,7 +135,7 @@ impl Place {
     /// Makes a kind known for as long as the place is there, and waits until it is served.
     pub(crate) async fn define(&self, kind: Kind, definition: Value) -> Result<()> {
         let made = self.create(CRDS, definition).await?;
-        self.defined.borrow_mut().push(made.name_any());
+        self.remove_later(CRDS, "", &made.name_any());
         ambit_tests::wait::until_answered(format!("{} to be served", kind.plural), SERVED, async || {
             Ok(self.api(kind).list(&kube::api::ListParams::default().limit(1)).await?)
         })
@@ -118,10 +148,6 @@ impl Place {
         let request = http::Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError)?;
         self.client.request(request).await
     }
-}
-
-fn is_missing(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 404)
 }
 
 /// How long a new kind may take to be served.

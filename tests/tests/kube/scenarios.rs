@@ -3,5 +3,7 @@
 pub(crate) mod crds;
 pub(crate) mod faults;
 pub(crate) mod mesh;
+pub(crate) mod permissions;
 pub(crate) mod pods;
 pub(crate) mod replicas;
+pub(crate) mod role;

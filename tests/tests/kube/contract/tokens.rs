@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use ambit_kube::{Access, connect};
 use ambit_tests::wait::until_answered;
 use anyhow::{Context, Result, ensure};
-use kube::Client;
 use kube::ResourceExt;
 use kube::api::{ListParams, PostParams};
-use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 
 use crate::place::{Place, refused};
@@ -28,6 +25,7 @@ struct Bound {
 impl Bound {
     async fn make(place: &Place, audience: &str) -> Result<Self> {
         let node = format!("node-{}", place.namespace);
+        place.remove_later(NODES, "", &node);
         place.create(NODES, json!({"metadata": {"name": node}})).await?;
         let spec = json!({
             "nodeName": node, "serviceAccountName": ACCOUNT, "automountServiceAccountToken": false,
@@ -39,10 +37,6 @@ impl Bound {
         let account = (place.namespace.as_str(), ACCOUNT);
         let token = token::request(&place.client, account, &[audience], Some(&bound)).await?;
         Ok(Self { node, pod_uid, token })
-    }
-
-    async fn clear(self, place: &Place) -> Result<()> {
-        place.delete(NODES, &self.node).await
     }
 }
 
@@ -71,7 +65,7 @@ pub(crate) async fn a_token_names_its_pod_and_node(place: &Place) -> Result<()> 
     // For the API server itself it is no token.
     let status = review(place, &bound.token, &[]).await?;
     ensure!(status["authenticated"] != true, "{status}");
-    bound.clear(place).await
+    Ok(())
 }
 
 pub(crate) async fn a_token_is_for_its_audience(place: &Place) -> Result<()> {
@@ -85,7 +79,7 @@ pub(crate) async fn a_token_is_for_its_audience(place: &Place) -> Result<()> {
     let pod = BoundTo { pod: "p".into(), uid: bound.pod_uid.clone() };
     let account = (place.namespace.as_str(), "other");
     refused(token::request(&place.client, account, &["ambit-ca"], Some(&pod)).await, 400, "BadRequest")?;
-    bound.clear(place).await
+    Ok(())
 }
 
 pub(crate) async fn a_token_ends_with_its_pod(place: &Place) -> Result<()> {
@@ -100,7 +94,7 @@ pub(crate) async fn a_token_ends_with_its_pod(place: &Place) -> Result<()> {
         Ok(())
     })
     .await?;
-    bound.clear(place).await
+    Ok(())
 }
 
 pub(crate) async fn what_is_no_token_is_nobody(place: &Place) -> Result<()> {
@@ -120,7 +114,7 @@ pub(crate) async fn a_role_is_all_that_an_account_may(place: &Place) -> Result<(
     place.create(ROLE_BINDINGS, binding).await?;
     let account = (place.namespace.as_str(), ACCOUNT);
     let token = token::request(&place.client, account, &[], None).await?;
-    let client = client_with(place, &token).await?;
+    let client = place.client_with(&token).await?;
     let review = SELF_REVIEWS.object(json!({"metadata": {}}))?;
     let me = SELF_REVIEWS.api(client.clone(), "").create(&PostParams::default(), &review).await?;
     let name = format!("system:serviceaccount:{}:{ACCOUNT}", place.namespace);
@@ -137,7 +131,7 @@ pub(crate) async fn a_role_is_all_that_an_account_may(place: &Place) -> Result<(
     let everywhere = CONFIG_MAPS.api(client.clone(), "kube-system");
     refused(everywhere.list(&ListParams::default()).await, 403, "Forbidden")?;
     refused(PODS.api(client, &place.namespace).list(&ListParams::default()).await, 403, "Forbidden")?;
-    let stranger = client_with(place, "nonsense").await?;
+    let stranger = place.client_with("nonsense").await?;
     refused(CONFIG_MAPS.api(stranger, &place.namespace).get("m").await, 401, "Unauthorized")?;
     if let Some(double) = &place.double {
         let permissions = double.permissions(&name);
@@ -145,18 +139,4 @@ pub(crate) async fn a_role_is_all_that_an_account_may(place: &Place) -> Result<(
         ensure!(permissions.unused == ["get configmaps. by r"], "{permissions:?}");
     }
     Ok(())
-}
-
-/// A client that shows a token.
-async fn client_with(place: &Place, token: &str) -> Result<Client> {
-    let Access::Kubeconfig { file: Some(file), .. } = &place.access else {
-        anyhow::bail!("a place has a kubeconfig file");
-    };
-    let mut config = serde_json::to_value(Kubeconfig::read_from(file)?)?;
-    for user in config["users"].as_array_mut().into_iter().flatten() {
-        user["user"] = json!({"token": token});
-    }
-    let file = place.directory().join("with-token.kubeconfig");
-    std::fs::write(&file, config.to_string())?;
-    Ok(connect(&Access::Kubeconfig { file: Some(file), context: None }).await?)
 }

@@ -10,21 +10,22 @@ use ambit_proto::envoy::config::core::v3::Node as XdsNode;
 use ambit_tests::kube_gate::Gate;
 use ambit_tests::observer::Observer;
 use ambit_tests::wait::until_answered;
-use ambit_tests::{process, sandbox};
+use ambit_tests::{log, process, sandbox};
 use ambit_xds::client::Config;
 use ambit_xds::session::Interest;
 use anyhow::{Context, Result};
 use kube::ResourceExt;
-use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::place::Place;
+use super::role::Role;
+use crate::place::{CONTRACT, Place};
 use ambit_tests::cluster::control::Control;
 use ambit_tests::cluster::crowd::Where;
 use ambit_tests::cluster::kinds::{
-    CONFIG_MAPS, CRDS, Kind, NAMESPACES, PODS, POLICIES, PROXY_REPORTS, SERVICE_ACCOUNTS, definition,
+    CONFIG_MAPS, CRDS, Kind, LEASES, NAMESPACES, NODES, PEER_AUTHENTICATIONS, PODS, POLICIES, PROXY_REPORTS,
+    SERVICE_ACCOUNTS, definition,
 };
-use ambit_tests::cluster::node::Node;
+use ambit_tests::cluster::node::{LEASE_NAMESPACE, Node};
 use ambit_tests::cluster::token::{self, BoundTo};
 use ambit_tests::cluster::{unique, write_kubeconfig};
 
@@ -34,6 +35,9 @@ pub(crate) const START: Duration = Duration::from_secs(60);
 /// How long a change may take to reach a proxy; it takes milliseconds.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
+/// Lines of each replica's log that the report of a failure shows.
+const TAIL: usize = 60;
+
 /// The audience of the agents' tokens.
 const AUDIENCE: &str = "ambit-ca";
 
@@ -41,6 +45,7 @@ const AUDIENCE: &str = "ambit-ca";
 pub(crate) struct Mesh<'a> {
     pub(crate) place: &'a Place,
     pub(crate) gate: Gate,
+    pub(crate) role: Role,
     /// Where control is.
     pub(crate) namespace: String,
     pub(crate) node: Node,
@@ -49,25 +54,33 @@ pub(crate) struct Mesh<'a> {
 
 impl<'a> Mesh<'a> {
     pub(crate) async fn make(place: &'a Place) -> Result<Self> {
-        let gate = Gate::open(place.access.clone())?;
-        let kubeconfig = write_kubeconfig(place.directory(), "gate", &gate.url())?;
         let namespace = unique("ambit-mesh");
-        place.create(NAMESPACES, json!({"metadata": {"name": namespace}})).await?;
-        let node = Node::make(&place.client, &unique("ambit-node"), "10.64.0.0/24").await?;
-        let mesh = Self { place, gate, namespace, node, kubeconfig };
+        let node = unique("ambit-node");
+        place.remove_later(NODES, "", &node);
+        place.remove_later(LEASES, LEASE_NAMESPACE, &node);
+        place.remove_later(NAMESPACES, "", &namespace);
+        place
+            .create(NAMESPACES, json!({"metadata": {"name": namespace, "labels": {CONTRACT: "true"}}}))
+            .await?;
         for account in ["control", "ztunnel"] {
-            mesh.create(SERVICE_ACCOUNTS, json!({"metadata": {"name": account}})).await?;
+            let accounts = SERVICE_ACCOUNTS.api(place.client.clone(), &namespace);
+            let account = SERVICE_ACCOUNTS.object(json!({"metadata": {"name": account}}))?;
+            accounts.create(&Default::default(), &account).await?;
         }
+        let role = Role::grant(place, &namespace).await?;
+        let token = token::request(&place.client, (&namespace, "control"), &[], None).await?;
+        let gate = Gate::open(place.access_with(&token)?)?;
+        let kubeconfig = write_kubeconfig(place.directory(), "gate", &gate.url())?;
+        let node = Node::make(&place.client, &node, "10.64.0.0/24").await?;
+        let mesh = Self { place, gate, role, namespace, node, kubeconfig };
         mesh.agent_pod().await?;
         mesh.define_own_kinds().await?;
         Ok(mesh)
     }
 
-    /// Removes what is not in the place's own namespace.
-    pub(crate) async fn clear(self) -> Result<()> {
-        self.node.clear().await?;
-        self.place.api(NAMESPACES).delete(&self.namespace, &DeleteParams::default()).await?;
-        Ok(())
+    /// The last that the replicas said.
+    pub(crate) fn logs(&self) -> String {
+        log::tails_of(&self.namespace, TAIL)
     }
 
     /// Creates an object in control's namespace.
@@ -90,13 +103,15 @@ impl<'a> Mesh<'a> {
         Ok(())
     }
 
-    /// Defines a kind of Istio's, unless the cluster has it.
+    /// Defines kinds of Istio's, unless the cluster has them.
     pub(crate) async fn define_policies(&self) -> Result<()> {
-        let name = format!("{}.{}", POLICIES.plural, POLICIES.group);
-        if self.place.api(CRDS).get_opt(&name).await?.is_none() {
-            let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-            let schema = json!({"type": "object", "properties": {"spec": open, "status": open}});
-            self.place.define(POLICIES, definition(POLICIES, &schema)).await?;
+        for kind in [POLICIES, PEER_AUTHENTICATIONS] {
+            let name = format!("{}.{}", kind.plural, kind.group);
+            if self.place.api(CRDS).get_opt(&name).await?.is_none() {
+                let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+                let schema = json!({"type": "object", "properties": {"spec": open, "status": open}});
+                self.place.define(kind, definition(kind, &schema)).await?;
+            }
         }
         Ok(())
     }

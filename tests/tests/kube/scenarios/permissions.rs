@@ -1,0 +1,61 @@
+//! Whether control asks for everything that its Role gives. That it is enough is seen to in every scenario.
+
+use ambit_tests::cluster::crowd::Pod;
+use ambit_tests::cluster::kinds::{EVENTS, PEER_AUTHENTICATIONS, POLICIES};
+use ambit_tests::wait::until_answered;
+use anyhow::{Result, ensure};
+use kube::ResourceExt;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+
+use super::mesh::{Mesh, SOON, START};
+
+pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()> {
+    mesh.define_policies().await?;
+    mesh.enrol(true).await?;
+    mesh.pods().run_all([Pod::numbered(0)]).await?;
+    // Two pods with one address: something that only an Event can tell.
+    let twin = Pod { name: "twin".into(), ..Pod::numbered(0) };
+    mesh.pods().run(&twin, &json!({"metadata": {"annotations": {EXCLUDED: "no port"}}})).await?;
+    let deny = json!({"action": "DENY", "rules": [{"to": [{"operation": {"ports": ["9999"]}}]}]});
+    mesh.place.create(POLICIES, json!({"metadata": {"name": "p"}, "spec": deny})).await?;
+    let strict = json!({"metadata": {"name": "default"}, "spec": {"mtls": {"mode": "STRICT"}}});
+    mesh.place.create(PEER_AUTHENTICATIONS, strict).await?;
+    let control = mesh.control("control-a")?;
+    control.ready(START).await?;
+    let mut observer = mesh.observe(&control).await?;
+    observer.synced(START).await?;
+    for (kind, name) in [(POLICIES, "p"), (PEER_AUTHENTICATIONS, "default")] {
+        until_answered(format!("a status of {}", kind.kind), SOON, async || {
+            let object = mesh.place.api(kind).get(name).await?;
+            let conditions = &object.data["status"]["conditions"];
+            ensure!(
+                conditions.as_array().is_some_and(|list| !list.is_empty()),
+                "{} has none",
+                object.name_any()
+            );
+            Ok(())
+        })
+        .await?;
+    }
+    until_answered("an Event", SOON, async || {
+        let events = mesh.place.api(EVENTS).list(&ListParams::default()).await?;
+        ensure!(!events.items.is_empty(), "nothing was told");
+        Ok(())
+    })
+    .await?;
+    // Its report and its Lease go when it ends as it is told to.
+    control.terminate()?;
+    control.process().wait_for_end(SOON)?;
+    // What a Role gives and nobody needs is what an attacker gets.
+    until_answered("every permission to be used", SOON, async || {
+        let unused = mesh.role.unused(&mesh.gate.passed());
+        ensure!(unused.is_empty(), "nothing asked for:\n{}", unused.join("\n"));
+        Ok::<Value, anyhow::Error>(Value::Null)
+    })
+    .await?;
+    Ok(())
+}
+
+/// Its value has to be ports.
+const EXCLUDED: &str = "ambit.dev/exclude-inbound-ports";
