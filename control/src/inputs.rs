@@ -15,6 +15,7 @@ pub struct Inputs {
     /// By namespace, empty for objects of the cluster. A copy shares those that do not change.
     entries: BTreeMap<Arc<str>, Arc<BTreeMap<ObjectKey, Entry>>>,
     problems: Vec<SourceProblem>,
+    uninstalling: bool,
     /// Last good versions of an earlier run, for the first batch.
     remembered: BTreeMap<ObjectKey, Arc<Reading>>,
 }
@@ -57,6 +58,7 @@ impl Inputs {
             }
         }
         self.problems = batch.problems;
+        self.uninstalling = batch.uninstalling;
         // The first batch holds everything there is: what is not in it is gone.
         self.remembered.clear();
     }
@@ -79,6 +81,11 @@ impl Inputs {
     /// What is wrong beyond single objects.
     pub fn problems(&self) -> &[SourceProblem] {
         &self.problems
+    }
+
+    /// Whether the mesh itself is being deleted.
+    pub fn uninstalling(&self) -> bool {
+        self.uninstalling
     }
 
     fn put(&mut self, reading: Arc<Reading>) {

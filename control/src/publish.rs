@@ -59,7 +59,7 @@ impl Publisher {
     /// subscribers are sent only what did.
     pub fn publish(&self, inputs: Inputs, translated: Translated) {
         let before = self.generation.borrow().clone();
-        let resources = self.resources.borrow().with(updates(&before, &translated));
+        let resources = self.resources.borrow().with(updates(&before, &inputs, &translated));
         // The authority first: no agent learns of a workload before it can have its certificate.
         replace(&self.identities, translated.identities.clone());
         replace(&self.resources, resources);
@@ -91,9 +91,14 @@ fn replace<T: PartialEq>(channel: &watch::Sender<Arc<T>>, next: T) {
 
 /// What differs between two generations. Most of one is shared with the other, and encoding is what
 /// costs.
-fn updates<'a>(before: &'a Generation, now: &'a Translated) -> impl Iterator<Item = Update> + 'a {
+fn updates<'a>(
+    before: &'a Generation,
+    inputs: &Inputs,
+    now: &'a Translated,
+) -> impl Iterator<Item = Update> + 'a {
     // The mesh as a whole is always there: none would mean that nothing is known of it.
     let is_first = before.number == 0;
+    let [mesh_before, mesh] = [(&before.inputs, &before.translated), (inputs, now)].map(mesh);
     let before = &before.translated;
     let workloads = differing([&before.workloads, &now.workloads], Resource::workload, |uid| {
         Update::Remove(ResourceType::Address, uid.to_string())
@@ -104,13 +109,13 @@ fn updates<'a>(before: &'a Generation, now: &'a Translated) -> impl Iterator<Ite
     let policies = differing([&before.policies, &now.policies], Resource::policy, |name| {
         Update::Remove(ResourceType::Authorization, name.to_string())
     });
-    let [mesh_before, mesh] = [before, now].map(mesh);
     let mesh = (is_first || mesh != mesh_before).then(|| Update::Put(Resource::mesh(&mesh)));
     workloads.chain(services).chain(policies).chain(mesh)
 }
 
-fn mesh(of: &Translated) -> Mesh {
+fn mesh((inputs, of): (&Inputs, &Translated)) -> Mesh {
     Mesh::new(of.enrolled_namespaces.iter().cloned(), of.mesh_ranges.iter().copied())
+        .being_uninstalled(inputs.uninstalling())
 }
 
 fn differing<'a, K: Ord, V: PartialEq>(

@@ -18,6 +18,7 @@ use ambit_runtime::telemetry::{logging, metrics};
 use ambit_xds::server::{Authenticator, DiscoveryService, Subscribers, transport};
 use kube::Client;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tonic::Status;
 
 use crate::admin::with_debug_pages;
@@ -42,6 +43,10 @@ mod kubernetes;
 
 /// Batches that wait to be applied. The source blocks when it is full, and reads fewer, larger ones.
 const BATCH_QUEUE: usize = 4;
+
+/// How long everything goes on at the end as before, on Kubernetes: who uninstalls the mesh may delete control
+/// before what shows that it is uninstalled, and the agents are to hear of it.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// How long clients get to finish a call at the end. Streams are ended at once.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -100,6 +105,8 @@ struct Parts {
     pipeline: Pipeline,
     source: Source,
     statuses: Statuses,
+    /// How long the configuration is followed once control is told to end.
+    linger: Duration,
     /// What runs beside; aborted at the end.
     tasks: JoinSet<()>,
 }
@@ -154,7 +161,7 @@ async fn serve(
     mut published: Published,
     mut shutdown: Shutdown,
 ) -> Result<(), RunError> {
-    let Parts { authority, proof, pipeline, source, statuses, mut tasks } = parts;
+    let Parts { authority, proof, pipeline, source, statuses, linger, mut tasks } = parts;
     let lifetimes = flags.lifetimes()?;
     let certificate =
         ServingCertificate::start(authority.subscribe(), &flags.serving_names(), WallClock::default())?;
@@ -201,10 +208,22 @@ async fn serve(
 
     tokio::select! {
         ended = &mut server => return ended.map_err(RunError::Grpc),
-        () = end_of(published) => return Err(RunError::PipelineDied),
+        () = end_of(published.clone()) => return Err(RunError::PipelineDied),
         reason = shutdown.requested() => tracing::info!(?reason, "ending"),
     }
     grpc.unready();
+    // The next writer is not kept waiting meanwhile.
+    let writing_ends = async {
+        if let Some(writing) = writing {
+            writing.end().await;
+        }
+    };
+    tokio::select! {
+        ended = &mut server => return ended.map_err(RunError::Grpc),
+        () = end_of(published) => return Err(RunError::PipelineDied),
+        _ = shutdown.requested() => tracing::info!("told to end again"),
+        _ = async { tokio::join!(writing_ends, sleep(linger)) } => {}
+    }
     // The streams of subscribers never end by themselves: this ends them.
     drop(configured);
     tokio::select! {
@@ -212,9 +231,6 @@ async fn serve(
         how = shutdown.drain(trigger, DRAIN_TIMEOUT) => tracing::info!(?how, "ended"),
     }
     drop(drain);
-    if let Some(writing) = writing {
-        writing.end().await;
-    }
     Ok(())
 }
 

@@ -30,7 +30,12 @@ pub enum Source {
     /// A directory of Kubernetes YAML.
     Directory(PathBuf),
     /// An API server.
-    Kubernetes(Access),
+    Kubernetes {
+        /// Where it is.
+        access: Access,
+        /// The namespace that control is in.
+        namespace: String,
+    },
 }
 
 /// A source that sends batches. Dropping it ends that.
@@ -50,7 +55,9 @@ impl Source {
     pub fn start(self, batches: SyncSender<Batch>) -> io::Result<Running> {
         Ok(match self {
             Self::Directory(root) => Running::Directory(dir::DirSource::start(root, batches)?),
-            Self::Kubernetes(access) => Running::Kubernetes(kube::KubeSource::start(access, batches)?),
+            Self::Kubernetes { access, namespace } => {
+                Running::Kubernetes(kube::KubeSource::start(access, namespace, batches)?)
+            }
         })
     }
 }
@@ -62,6 +69,8 @@ pub struct Batch {
     pub events: Vec<Event>,
     /// Everything wrong at this moment that no single object's status can tell.
     pub problems: Vec<SourceProblem>,
+    /// Whether the mesh itself is being deleted at this moment, where its source can tell.
+    pub uninstalling: bool,
 }
 
 /// A change of one object.

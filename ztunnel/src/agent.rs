@@ -33,7 +33,7 @@ use crate::cni::upkeep::Upkeep;
 use crate::config::{CaptureBackend, CaptureSettings, EndConfig, RunConfig, UninstallCheck};
 use crate::configuration::Configuration;
 use crate::dump::config_dump;
-use crate::ending::{self, Ending, Haste, Inputs, clear_node};
+use crate::ending::{self, Ending, Haste, Inputs, Inquiry, clear_node};
 use crate::handover::{self, Myself, Notice, Parting, ReceptionError};
 use crate::last_good::{LastGood, Owner, keeper};
 use crate::limits::raise_descriptor_limit;
@@ -44,6 +44,7 @@ use crate::pods::{Finding, PodManager, PodSettings, PodStatus, arrival};
 use crate::state::{SnapshotReader, store};
 use crate::uninstall::discovery::{BadAddress as BadApiAddress, Discovery};
 use crate::uninstall::remains::Places;
+use crate::uninstall::witness::Witness;
 use crate::worker::{self, Command, Shared, WorkerHandle};
 
 /// Why the agent cannot start.
@@ -159,9 +160,14 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
         let reception = spawn_local(reception.run());
         let answering = tokio::spawn(cni.run(snapshots.clone(), arriving));
         in_office.ready();
+        let witness = Witness::new(snapshots.clone(), source);
         let inputs =
             &mut Inputs { snapshots: &mut snapshots, cni: &mut arrivals, successors: &mut successors };
-        let inquiry = discovery.as_ref().map(|discovery| (discovery, config.end.uninstall_wait));
+        let inquiry = discovery.as_ref().map(|discovery| Inquiry {
+            discovery,
+            witness,
+            wait: config.end.uninstall_wait,
+        });
         let on_change = move |statuses| *pods.lock().unwrap_or_else(PoisonError::into_inner) = statuses;
         let ending = ending::serve(&mut manager, inputs, &mut shutdown, inquiry, on_change).await;
         // A plugin that finds nobody asks again until its time is over. The end is waited for: who keeps

@@ -383,3 +383,17 @@ fn as_text<S: serde::Serializer>(value: &TrustDomain, serializer: S) -> Result<S
 fn as_texts<S: serde::Serializer>(values: &[IpNet], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(values.iter().map(ToString::to_string))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On Kubernetes the author of a pod must not name another pod's network.
+    #[test]
+    fn pods_may_not_name_their_network_where_they_are_looked_for() {
+        let run = ["ztunnel", "run", "--node", "n1", "--allow-netns-annotation"];
+        assert!(Cli::try_parse_from(run).is_ok());
+        let refused = Cli::try_parse_from(run.into_iter().chain(["--host-proc", "/host/proc"])).unwrap_err();
+        assert_eq!(refused.kind(), clap::error::ErrorKind::ArgumentConflict);
+    }
+}

@@ -89,7 +89,9 @@ impl Configuration {
     /// Puts in force what an earlier run left, if that is any good.
     pub fn take_up(&mut self, last_good: &LastGood, now: SystemTime) {
         if let Some(snapshot) = last_good.take_up(now) {
-            self.mesh_before = snapshot.mesh().cloned();
+            // That it was being uninstalled is of another day.
+            let mesh_before = snapshot.mesh().map(|mesh| Mesh::clone(mesh).being_uninstalled(false));
+            self.mesh_before = mesh_before.map(Arc::new);
             self.writer.publish(snapshot);
             self.in_force.send_replace(Source::Disk);
             self.ready.ready();

@@ -6,7 +6,7 @@
 //!    | SIGTERM          ^ a successor serves
 //!    v                  |
 //! asking ---------------+
-//!    |  | the mesh's API group is gone
+//!    |  | the mesh's API group is gone, or control says that the mesh is being uninstalled
 //!    |  +-----------------------------> releasing: every pod leaves the mesh; no file stays, exit
 //!    | time is over, or a second signal
 //!    v
@@ -31,6 +31,7 @@ use crate::state::SnapshotReader;
 use crate::uninstall::discovery::Discovery;
 use crate::uninstall::remains::Places;
 use crate::uninstall::until_uninstalled;
+use crate::uninstall::witness::Witness;
 
 /// How the serving ended.
 #[derive(Debug)]
@@ -67,13 +68,23 @@ pub struct Inputs<'a> {
     pub successors: &'a mut mpsc::Receiver<Visit>,
 }
 
+/// Who may say that the mesh is being uninstalled.
+pub struct Inquiry<'a> {
+    /// The API server.
+    pub discovery: &'a Discovery,
+    /// Control, by the configuration that it sends.
+    pub witness: Witness,
+    /// How long they are asked.
+    pub wait: Duration,
+}
+
 /// Serves until the end, and says which it is. While it is asked whether the mesh is installed,
 /// everything goes on as before: also a successor may still come.
 pub async fn serve<I: Issuer>(
     manager: &mut PodManager<I>,
     inputs: &mut Inputs<'_>,
     shutdown: &mut Shutdown,
-    inquiry: Option<(&Discovery, Duration)>,
+    inquiry: Option<Inquiry<'_>>,
     mut on_change: impl FnMut(Vec<PodStatus>),
 ) -> Ending {
     let Inputs { snapshots, cni, successors } = inputs;
@@ -83,7 +94,7 @@ pub async fn serve<I: Issuer>(
         }
         reason = shutdown.requested() => reason,
     };
-    let Some((discovery, wait)) = inquiry else {
+    let Some(Inquiry { discovery, witness, wait }) = inquiry else {
         info!(?reason, "told to end");
         return Ending::Closed(Haste::Drain);
     };
@@ -91,6 +102,10 @@ pub async fn serve<I: Issuer>(
     tokio::select! {
         parting = manager.run(snapshots, cni, successors, &mut on_change) => succeeded_or_closed(parting, true),
         () = until_uninstalled(discovery) => Ending::Uninstalled,
+        () = witness.until_uninstalling() => {
+            info!("control says that the mesh is being uninstalled");
+            Ending::Uninstalled
+        }
         _ = shutdown.requested() => Ending::Closed(Haste::Now),
         () = sleep(wait) => Ending::Closed(Haste::Drain),
     }

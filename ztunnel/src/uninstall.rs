@@ -2,13 +2,15 @@
 //!
 //! An agent that is told to end cannot see why: an upgrade, an eviction, a node that is drained or shut
 //! down, and an uninstallation all send the same signal. It opens its pods only on positive evidence that
-//! the mesh is gone, which is that a working API server does not serve the mesh's own API group any more
-//! (docs/adr/007-uninstall-or-upgrade.md). [`inquiry`] says what its answers amount to, [`discovery`] asks,
-//! [`remains`] removes files.
+//! the mesh is gone: that a working API server does not serve the mesh's own API group any more, or that
+//! control saw the mesh's own objects being deleted (docs/adr/007-uninstall-or-upgrade.md). [`inquiry`] says
+//! what the API server's answers amount to, [`discovery`] asks, [`witness`] hears control, [`remains`] removes
+//! files.
 
 pub mod discovery;
 pub mod inquiry;
 pub mod remains;
+pub mod witness;
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The parts of control that reads a directory: everything it keeps is in the state directory.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -23,6 +25,7 @@ pub(super) fn prepare(flags: &Flags, mode: &DirectoryMode, pipeline: Pipeline) -
         .remembering(Memory::open(state.join("last-good"))?)
         .with_node_tokens(TokenFiles::open(state.join("tokens"))?, tokens);
     Ok(Parts {
+        linger: Duration::ZERO,
         authority,
         proof: Proof::NodeTokens(known_tokens),
         pipeline,

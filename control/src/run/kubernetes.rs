@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{Parts, RunError, Statuses};
+use super::{LINGER, Parts, RunError, Statuses};
 use crate::ca::authentication::Proof;
 use crate::ca::current::CurrentAuthority;
 use crate::config::{Flags, KubernetesMode};
@@ -40,7 +40,8 @@ pub(super) async fn prepare(
         }
         None => pipeline,
     };
-    let source = Source::Kubernetes(mode.access.clone());
+    let source =
+        Source::Kubernetes { access: mode.access.clone(), namespace: mode.replica.namespace.clone() };
     let statuses = Statuses::Kubernetes { client, replica: mode.replica.clone() };
-    Ok(Parts { authority, proof, pipeline, source, statuses, tasks })
+    Ok(Parts { authority, proof, pipeline, source, statuses, linger: LINGER, tasks })
 }

@@ -71,7 +71,7 @@ impl Catalog {
             }
         }
         let events = self.settle(touched);
-        Batch { events, problems: self.problems(unreadable) }
+        Batch { events, problems: self.problems(unreadable), uninstalling: false }
     }
 
     /// The files that are known.

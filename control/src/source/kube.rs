@@ -31,6 +31,7 @@ mod request;
 mod resource;
 mod retry;
 mod served;
+mod uninstalling;
 mod wire;
 
 /// Changes that follow each other more closely are told together.
@@ -54,13 +55,13 @@ impl KubeSource {
     ///
     /// # Errors
     /// When the thread or its runtime cannot be started.
-    pub fn start(access: Access, batches: SyncSender<Batch>) -> io::Result<Self> {
+    pub fn start(access: Access, namespace: String, batches: SyncSender<Batch>) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = connect_and_watch(access, batches) => {}
+                    () = connect_and_watch(access, namespace, batches) => {}
                     // Ends when the owner drops its end.
                     _ = stopped => {}
                 }
@@ -82,11 +83,11 @@ impl Drop for KubeSource {
     }
 }
 
-async fn connect_and_watch(access: Access, batches: SyncSender<Batch>) {
+async fn connect_and_watch(access: Access, namespace: String, batches: SyncSender<Batch>) {
     let mut retry = Retry::default();
     loop {
         match ambit_kube::connect(&access).await {
-            Ok(client) => return watch(client, batches).await,
+            Ok(client) => return watch(client, &namespace, batches).await,
             Err(error) => {
                 tracing::error!(%error, "the credentials for the API server cannot be used");
                 let wait = retry.after_failure(None, &mut rand::rng());
@@ -97,21 +98,22 @@ async fn connect_and_watch(access: Access, batches: SyncSender<Batch>) {
 }
 
 /// Watches until nobody takes the batches.
-async fn watch(client: Client, batches: SyncSender<Batch>) {
+async fn watch(client: Client, namespace: &str, batches: SyncSender<Batch>) {
+    let (seen, to_take_in) = mpsc::channel(SEEN_QUEUE);
     // The tasks are dropped with this function.
-    let (_tasks, seen) = follow(client);
-    collect(seen, batches).await;
+    let mut tasks = follow(&client, &seen);
+    tasks.spawn(uninstalling::follow(client, namespace.to_owned(), seen));
+    collect(to_take_in, batches).await;
 }
 
 /// Follows every kind.
-fn follow(client: Client) -> (JoinSet<()>, mpsc::Receiver<Seen>) {
-    let (seen, to_take_in) = mpsc::channel(SEEN_QUEUE);
+fn follow(client: &Client, seen: &mpsc::Sender<Seen>) -> JoinSet<()> {
     let health = Health::default();
     let mut tasks = JoinSet::new();
     for kind in KnownKind::ALL {
         tasks.spawn(served::follow(client.clone(), kind, seen.clone(), health.clone()));
     }
-    (tasks, to_take_in)
+    tasks
 }
 
 /// Takes in what is seen, and sends batches: one at a time, so that whatever happens while the
@@ -147,8 +149,10 @@ async fn collect(mut seen: mpsc::Receiver<Seen>, batches: SyncSender<Batch>) {
 fn take_in(held: &mut Held, window: &mut Window, seen: Seen) {
     let kind = seen.kind();
     held.apply(seen);
-    let count = u32::try_from(held.count(kind)).unwrap_or(u32::MAX);
-    gauge!("ambit_control_watched_objects", "kind" => kind.plural()).set(count);
+    if let Some(kind) = kind {
+        let count = u32::try_from(held.count(kind)).unwrap_or(u32::MAX);
+        gauge!("ambit_control_watched_objects", "kind" => kind.plural()).set(count);
+    }
     if held.has_news() {
         window.note(Instant::now());
     }

@@ -12,6 +12,7 @@ pub struct Mesh {
     enrolled_namespaces: BTreeSet<Arc<str>>,
     /// Disjoint and in order, so that an address is looked up by halving.
     ranges: Vec<IpNet>,
+    is_being_uninstalled: bool,
 }
 
 impl Mesh {
@@ -24,7 +25,22 @@ impl Mesh {
         let ranges: Vec<IpNet> = ranges.into_iter().collect();
         let mut ranges = IpNet::aggregate(&ranges);
         ranges.sort_unstable_by_key(IpNet::network);
-        Self { enrolled_namespaces: enrolled_namespaces.into_iter().collect(), ranges }
+        Self {
+            enrolled_namespaces: enrolled_namespaces.into_iter().collect(),
+            ranges,
+            is_being_uninstalled: false,
+        }
+    }
+
+    /// The same mesh while it is being uninstalled, or while it is not.
+    #[must_use]
+    pub fn being_uninstalled(self, is_being_uninstalled: bool) -> Self {
+        Self { is_being_uninstalled, ..self }
+    }
+
+    /// Whether its own objects are being deleted: an agent that ends now ends for good.
+    pub fn is_being_uninstalled(&self) -> bool {
+        self.is_being_uninstalled
     }
 
     /// Namespaces whose pods are in the mesh unless a pod itself says otherwise.

@@ -88,6 +88,8 @@ fn all() -> Vec<Trial> {
         scenarios::replicas::replicas_that_race_have_one_root,
         scenarios::replicas::a_writer_that_is_killed_is_followed_by_another,
         scenarios::replicas::a_writer_that_leaves_hands_over,
+        scenarios::uninstalling::the_namespace_of_the_mesh_goes_with_everything,
+        scenarios::uninstalling::the_definition_goes_while_control_ends,
         scenarios::permissions::the_shipped_role_is_used_whole,
     ];
     contract.into_iter().chain(scenarios).collect()

@@ -7,3 +7,4 @@ pub(crate) mod permissions;
 pub(crate) mod pods;
 pub(crate) mod replicas;
 pub(crate) mod role;
+pub(crate) mod uninstalling;

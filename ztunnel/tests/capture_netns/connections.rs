@@ -3,7 +3,11 @@
 use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
+use ambit_mesh::policy::NodeSocket;
 use socket2::{Domain, SockRef};
+use ztunnel::capture::kubelet::NodeSockets;
+use ztunnel::capture::netns::NetworkNamespace;
+use ztunnel::capture::node::NodeNetwork;
 use ztunnel::capture::rules::{CapturePort, RuleSet};
 use ztunnel::capture::{Backend, enroll, listener, original_dst, socket};
 
@@ -308,5 +312,30 @@ fn a_connection_to_a_port_that_is_probed_is_refused_while_the_application_does_n
         // Every other port is the agent's to answer.
         let _other = connect(&network.outside, network.pod_address(family, 81)).unwrap();
         accept(&agent.plaintext);
+    }
+}
+
+/// Here the host outside is the node: the agent runs in a network of its own, as a DaemonSet does.
+#[test]
+fn the_node_tells_of_its_own_connections_and_no_pod_does() {
+    let network = Network::new();
+    let sockets_of = |namespace: &NetworkNamespace| {
+        NodeSockets::open(&NodeNetwork::open(Some(namespace.path())).unwrap()).unwrap()
+    };
+    let (node, pod) = (sockets_of(&network.outside), sockets_of(&network.pod));
+    for family in FAMILIES {
+        let application = serve(&network.pod, 80);
+        let to = network.pod_address(family, 80);
+        let client = connect(&network.outside, to).unwrap();
+        let from = client.local_addr().unwrap();
+        let kubelet = NodeSocket { local: from, remote: to, is_connected: true, owner: Some(0) };
+        assert_eq!(node.find(from, to).unwrap(), Some(kubelet), "{family:?}");
+        assert_eq!(pod.find(from, to).unwrap(), None, "{family:?}");
+        // The same addresses in a pod are no socket of the node.
+        let own = serve(&network.pod, 81);
+        let inside = connect(&network.pod, network.pod_address(family, 81)).unwrap();
+        let from = inside.local_addr().unwrap();
+        assert_eq!(node.find(from, network.pod_address(family, 81)).unwrap(), None, "{family:?}");
+        drop((application, own));
     }
 }

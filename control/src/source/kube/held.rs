@@ -22,17 +22,20 @@ pub(super) enum Seen {
     Gone(KnownKind, ObjectKey),
     /// The API server does not know the kind.
     NotServed(KnownKind),
+    /// Whether the mesh itself is being deleted.
+    Uninstalling(bool),
 }
 
 impl Seen {
-    /// The kind that it is about.
-    pub(super) fn kind(&self) -> KnownKind {
+    /// The kind that it is about, if it is about one.
+    pub(super) fn kind(&self) -> Option<KnownKind> {
         match self {
             Self::ListBegun(kind)
             | Self::Put(kind, _)
             | Self::ListEnded(kind)
             | Self::Gone(kind, _)
-            | Self::NotServed(kind) => *kind,
+            | Self::NotServed(kind) => Some(*kind),
+            Self::Uninstalling(_) => None,
         }
     }
 }
@@ -43,6 +46,9 @@ pub(super) struct Held {
     kinds: BTreeMap<KnownKind, OfKind>,
     /// What the next batch is to tell.
     changed: BTreeSet<ObjectKey>,
+    uninstalling: bool,
+    /// What of it was told.
+    told_uninstalling: bool,
     /// Whether the first batch was taken.
     has_begun: bool,
 }
@@ -83,6 +89,7 @@ impl Held {
                 let gone = self.kinds.insert(kind, OfKind { is_known: true, ..OfKind::default() });
                 self.changed.extend(gone.into_iter().flat_map(|of_kind| of_kind.objects.into_keys()));
             }
+            Seen::Uninstalling(uninstalling) => self.uninstalling = uninstalling,
         }
     }
 
@@ -91,7 +98,7 @@ impl Held {
     pub(super) fn has_news(&self) -> bool {
         let is_known = |kind: &KnownKind| self.kinds.get(kind).is_some_and(|of_kind| of_kind.is_known);
         match self.has_begun {
-            true => !self.changed.is_empty(),
+            true => !self.changed.is_empty() || self.uninstalling != self.told_uninstalling,
             false => KnownKind::ALL.iter().all(is_known),
         }
     }
@@ -99,11 +106,12 @@ impl Held {
     /// What is to be told. Call it when [`Self::has_news`] says so.
     pub(super) fn take_news(&mut self) -> Batch {
         self.has_begun = true;
+        self.told_uninstalling = self.uninstalling;
         let events = std::mem::take(&mut self.changed).into_iter().map(|key| match self.reading(&key) {
             Some(reading) => Event::Apply(reading.clone()),
             None => Event::Delete(key),
         });
-        Batch { events: events.collect(), problems: Vec::new() }
+        Batch { events: events.collect(), problems: Vec::new(), uninstalling: self.uninstalling }
     }
 
     /// How many objects there are of a kind.

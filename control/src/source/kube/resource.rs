@@ -40,6 +40,12 @@ pub(super) fn group_path(group: &str, version: &str) -> String {
     }
 }
 
+/// The list of one object of a collection: what Roles name with `resourceNames` may be listed and watched
+/// like this. More parameters may follow.
+pub(super) fn one_named(collection: &str, name: &str) -> String {
+    format!("{collection}?fieldSelector=metadata.name%3D{}", encoded(name))
+}
+
 fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
@@ -53,6 +59,10 @@ mod tests {
         let pods = Resource { kind: KnownKind::Pod, version: "v1" };
         assert_eq!(pods.list_path(None), "/api/v1/pods?limit=500");
         assert_eq!(pods.list_path(Some("a/b=")), "/api/v1/pods?limit=500&continue=a%2Fb%3D");
+        assert_eq!(
+            one_named("/api/v1/namespaces", "ambit-system"),
+            "/api/v1/namespaces?fieldSelector=metadata.name%3Dambit%2Dsystem"
+        );
         let peers = Resource { kind: KnownKind::PeerAuthentication, version: "v1beta1" };
         assert_eq!(
             peers.watch_path("7", 240),

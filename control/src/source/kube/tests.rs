@@ -20,7 +20,8 @@ struct Followed {
 
 impl Followed {
     fn start(api: &Api) -> Self {
-        let (tasks, seen) = follow(api.client());
+        let (news, seen) = mpsc::channel(SEEN_QUEUE);
+        let tasks = follow(&api.client(), &news);
         Self { held: Held::default(), seen, _tasks: tasks }
     }
 

@@ -19,7 +19,8 @@ pub fn from_proto(from: &proto::Mesh) -> Result<Mesh, InvalidMesh> {
     if from.enrolled_namespaces.iter().any(String::is_empty) {
         return Err(InvalidMesh::NamelessNamespace);
     }
-    Ok(Mesh::new(from.enrolled_namespaces.iter().map(|name| name.as_str().into()), ranges))
+    let mesh = Mesh::new(from.enrolled_namespaces.iter().map(|name| name.as_str().into()), ranges);
+    Ok(mesh.being_uninstalled(from.uninstalling))
 }
 
 /// Writes it.
@@ -27,6 +28,7 @@ pub fn to_proto(from: &Mesh) -> proto::Mesh {
     proto::Mesh {
         enrolled_namespaces: from.enrolled_namespaces().iter().map(ToString::to_string).collect(),
         ranges: from.ranges().iter().map(ToString::to_string).collect(),
+        uninstalling: from.is_being_uninstalled(),
     }
 }
 
@@ -54,7 +56,9 @@ mod tests {
     fn what_is_written_is_read_back() {
         let ranges = ["10.10.0.0/16", "fd00:10::/32"].map(|range| range.parse().unwrap());
         let mesh = Mesh::new(["shop".into(), "bank".into()], ranges);
-        assert_eq!(from_proto(&to_proto(&mesh)), Ok(mesh));
+        for mesh in [mesh.clone(), mesh.being_uninstalled(true)] {
+            assert_eq!(from_proto(&to_proto(&mesh)), Ok(mesh));
+        }
         assert_eq!(from_proto(&proto::Mesh::default()), Ok(Mesh::default()));
     }
 
