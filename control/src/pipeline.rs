@@ -1,6 +1,7 @@
 //! The way of a change: batch -> inputs -> translation -> publication.
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
@@ -26,13 +27,22 @@ pub struct Pipeline {
     translator: Translator,
     node_tokens: Option<(TokenFiles, watch::Sender<Arc<NodeTokens>>)>,
     publisher: Publisher,
+    has_published: bool,
 }
 
 impl Pipeline {
     /// A pipeline through which nothing has run.
     pub fn new(settings: Settings, publisher: Publisher) -> Self {
         let (inputs, translator) = (Inputs::default(), Translator::default());
-        Self { inputs, memory: None, settings, translator, node_tokens: None, publisher }
+        Self {
+            inputs,
+            memory: None,
+            settings,
+            translator,
+            node_tokens: None,
+            publisher,
+            has_published: false,
+        }
     }
 
     /// Keeps last good versions on disk. `inputs` knows what `memory` remembers.
@@ -68,7 +78,12 @@ impl Pipeline {
         self.publisher.publish(self.inputs.clone(), translated);
         let elapsed = started.elapsed();
         telemetry::applied(&self.inputs, elapsed);
-        tracing::info!(events, workloads, services, policies, ?elapsed, "configuration published");
+        // A cluster has several a second: only the first says something to who reads the log.
+        if mem::replace(&mut self.has_published, true) {
+            tracing::debug!(events, workloads, services, policies, ?elapsed, "configuration published");
+        } else {
+            tracing::info!(events, workloads, services, policies, ?elapsed, "first configuration published");
+        }
         // Last: nobody waits for it.
         if let Some(memory) = &mut self.memory {
             memory.keep(&self.inputs, &changed);

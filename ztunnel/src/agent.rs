@@ -34,6 +34,7 @@ use crate::config::{CaptureBackend, CaptureSettings, EndConfig, RunConfig, Unins
 use crate::configuration::Configuration;
 use crate::dump::config_dump;
 use crate::ending::{self, Ending, Haste, Inputs, Inquiry, clear_node};
+use crate::expiry;
 use crate::handover::{self, Myself, Notice, Parting, ReceptionError};
 use crate::last_good::{LastGood, Owner, keeper};
 use crate::limits::raise_descriptor_limit;
@@ -126,6 +127,7 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     for server in servers(&config, logging, metrics, &readiness, shutdown.handle(), shown)? {
         tasks.spawn(server.serve());
     }
+    tasks.spawn(expiry::keep_told(Arc::clone(&certificates)));
     let shared = Shared {
         snapshots: snapshots.clone(),
         config: Arc::new(config.data_path.clone()),

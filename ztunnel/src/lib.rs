@@ -18,6 +18,7 @@ pub mod configuration;
 pub mod dial;
 pub mod dump;
 pub mod ending;
+pub mod expiry;
 pub mod flows;
 pub mod handover;
 pub mod inbound;
