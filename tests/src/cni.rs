@@ -18,9 +18,6 @@ use crate::sandbox::WORK;
 /// Where Debian has the plugins of containernetworking-plugins.
 const PLUGINS: &str = "/usr/lib/cni";
 
-/// How often the bridge plugin may be called for one pod.
-const BRIDGE_ATTEMPTS: u32 = 5;
-
 /// The runtime of one node.
 #[derive(Debug)]
 pub struct Runtime {
@@ -59,10 +56,6 @@ impl std::fmt::Display for PluginError {
 }
 
 impl std::error::Error for PluginError {}
-
-fn is_of_the_bridge(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<PluginError>().is_some_and(|error| error.plugin == "bridge")
-}
 
 impl Runtime {
     /// The runtime of a node whose pods are on the bridge `cni0`, with addresses that `ranges` give.
@@ -111,23 +104,11 @@ impl Runtime {
     }
 
     /// Makes a pod's network (ADD) and returns the addresses that it got. A failure is a [`PluginError`];
-    /// what was made up to then is taken down. Where the bridge plugin fails the call is repeated, as kubelets
-    /// do: it finds the address of its bridge changed when another pod joins at the same time.
+    /// what was made up to then is taken down.
     ///
     /// # Errors
     /// When a plugin fails.
     pub fn add(&self, sandbox: &PodSandbox) -> Result<Vec<IpAddr>> {
-        let mut left = BRIDGE_ATTEMPTS;
-        loop {
-            left -= 1;
-            match self.add_once(sandbox) {
-                Err(error) if left > 0 && is_of_the_bridge(&error) => eprintln!("once more: {error:#}"),
-                done => return done,
-            }
-        }
-    }
-
-    fn add_once(&self, sandbox: &PodSandbox) -> Result<Vec<IpAddr>> {
         let list = self.list()?;
         let mut result = Value::Null;
         for plugin in plugins(&list)? {

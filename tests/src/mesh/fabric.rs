@@ -97,7 +97,9 @@ impl Fabric {
         namespace.sysctl("net/ipv4/ip_forward", "1")?;
         namespace.sysctl("net/ipv6/conf/all/forwarding", "1")?;
         for words in [
-            "link add cni0 type bridge",
+            // Without an address of its own a bridge has that of one of its ports, and another one when a pod
+            // joins: the bridge plugin's CHECK of an earlier pod would fail by that.
+            "link add cni0 address 02:00:00:00:00:01 type bridge",
             "link set cni0 up",
             &format!("addr add 10.10.{number}.1/24 dev cni0"),
             &format!("addr add fd00:10:0:{number:x}::1/64 dev cni0 nodad"),
