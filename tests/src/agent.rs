@@ -409,7 +409,7 @@ impl Agent {
 }
 
 impl AccessRecord {
-    fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(line).ok()?;
         let record = Self(value);
         (record.text("target") == Some("access")).then_some(record)

@@ -97,16 +97,18 @@ impl Configuration {
         fs::remove_file(self.directory.join(file)).with_context(|| file.to_owned())
     }
 
-    /// Publishes a Namespace.
+    /// Publishes a Namespace, with labels beside the one that asks for the mesh.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn namespace(&self, name: &str, dataplane: Dataplane) -> Result<()> {
-        let labels = match dataplane {
-            Dataplane::Ambient => "\n  labels:\n    istio.io/dataplane-mode: ambient",
+    pub fn namespace(&self, name: &str, dataplane: Dataplane, labels: &[(String, String)]) -> Result<()> {
+        let ambient = match dataplane {
+            Dataplane::Ambient => "    istio.io/dataplane-mode: ambient\n",
             Dataplane::Unset => "",
         };
-        let yaml = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}{labels}\n");
+        let mut yaml = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n");
+        let _ =
+            write!(yaml, "  labels:\n    kubernetes.io/metadata.name: {name}\n{ambient}{}", entries(labels));
         self.put(&format!("namespace-{name}.yaml"), &yaml)
     }
 

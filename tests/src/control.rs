@@ -151,6 +151,11 @@ pub fn token_path(node: &str) -> PathBuf {
     state_directory().join("tokens").join(node)
 }
 
+/// The bearer token of a waypoint's pod.
+pub fn waypoint_token_path(namespace: &str, pod: &str) -> PathBuf {
+    state_directory().join("tokens").join("waypoints").join(format!("{namespace}.{pod}"))
+}
+
 fn read_files(directory: &Path, texts: &mut Vec<String>) -> Result<()> {
     let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
     for entry in entries {

@@ -32,4 +32,5 @@ pub mod sandbox;
 pub mod trace;
 pub mod traffic;
 pub mod wait;
+pub mod waypoint;
 pub mod wire;

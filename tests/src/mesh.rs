@@ -84,6 +84,9 @@ impl Default for Settings {
     }
 }
 
+/// By which a pod leaves the mesh that its namespace is in.
+pub const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+
 /// The mesh.
 #[derive(Debug)]
 pub struct Mesh {
@@ -93,6 +96,8 @@ pub struct Mesh {
     control: Control,
     configuration: Configuration,
     ambient: Mutex<BTreeMap<String, Dataplane>>,
+    /// The waypoint that a namespace uses.
+    waypoints: Mutex<BTreeMap<String, String>>,
     pods: Mutex<Vec<Pod>>,
     runtimes: BTreeMap<String, Runtime>,
     services: AtomicU16,
@@ -164,6 +169,7 @@ impl Mesh {
             control,
             configuration,
             ambient: Mutex::default(),
+            waypoints: Mutex::default(),
             pods: Mutex::default(),
             runtimes,
             services: AtomicU16::new(10),
@@ -391,7 +397,8 @@ impl Mesh {
         for pod in pods {
             let object = pod.object();
             let ambient = lock(&self.ambient).get(&object.namespace) == Some(&Dataplane::Ambient);
-            if ambient && self.agent(&object.node).process().is_ok() {
+            let is_out = object.labels.iter().any(|(key, value)| key == DATAPLANE_MODE && value == "none");
+            if ambient && !is_out && self.agent(&object.node).process().is_ok() {
                 pod.wait_until_captured()?;
             }
         }
@@ -404,7 +411,27 @@ impl Mesh {
     /// When it cannot be written.
     pub fn set_dataplane(&self, namespace: &str, dataplane: Dataplane) -> Result<()> {
         lock(&self.ambient).insert(namespace.to_owned(), dataplane);
-        self.configuration.namespace(namespace, dataplane)
+        self.publish_namespace(namespace)
+    }
+
+    /// Has the services of a namespace use the waypoint `gateway` of that namespace, or none.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn use_waypoint(&self, namespace: &str, gateway: Option<&str>) -> Result<()> {
+        match gateway {
+            Some(gateway) => lock(&self.waypoints).insert(namespace.to_owned(), gateway.to_owned()),
+            None => lock(&self.waypoints).remove(namespace),
+        };
+        self.publish_namespace(namespace)
+    }
+
+    fn publish_namespace(&self, namespace: &str) -> Result<()> {
+        let dataplane = lock(&self.ambient).get(namespace).copied().unwrap_or(Dataplane::Unset);
+        let waypoint = lock(&self.waypoints).get(namespace).cloned();
+        let labels: Vec<_> =
+            waypoint.into_iter().map(|gateway| ("istio.io/use-waypoint".to_owned(), gateway)).collect();
+        self.configuration.namespace(namespace, dataplane, &labels)
     }
 
     /// Writes a file of YAML for control.

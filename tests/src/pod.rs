@@ -162,9 +162,18 @@ impl Pod {
     /// # Errors
     /// When `curl` cannot be run.
     pub fn curl(&self, url: &str) -> Result<Fetched> {
+        self.curl_with(&[], url)
+    }
+
+    /// The same with more arguments.
+    ///
+    /// # Errors
+    /// When `curl` cannot be run.
+    pub fn curl_with(&self, arguments: &[&str], url: &str) -> Result<Fetched> {
         let output = self
             .command("curl")
             .args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "10"])
+            .args(arguments)
             .args(["--write-out", "\n%{http_code}", url])
             .stdin(Stdio::null())
             .output()

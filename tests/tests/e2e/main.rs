@@ -19,6 +19,7 @@ mod probes;
 mod routing;
 mod transfer;
 mod upgrade;
+mod waypoint;
 
 use std::env;
 use std::io::{self, Write};
@@ -121,6 +122,11 @@ const SCENARIOS: &[Scenario] = scenarios![
     upgrade::an_agent_of_another_protocol_is_served_beside,
     upgrade::a_crashed_agent_is_replaced_within_seconds,
     upgrade::pods_that_are_found_by_their_uid_change_hands_and_outlive_a_crash,
+    waypoint::a_canary_is_shifted_without_an_error,
+    waypoint::a_path_is_refused_for_one_identity_and_the_log_says_why,
+    waypoint::without_its_waypoint_a_service_is_refused,
+    waypoint::a_policy_of_the_workload_that_names_the_client_holds_behind_a_waypoint,
+    waypoint::rolling_the_waypoint_under_load_loses_nothing,
     ending::an_agent_that_is_told_to_end_leaves_pods_closed,
     ending::an_agent_of_an_uninstalled_mesh_opens_its_pods_and_leaves_nothing,
     ending::a_second_signal_ends_the_asking,
