@@ -18,6 +18,7 @@ use crate::ca::current::Origin;
 use crate::ca::lifetime::Lifetimes;
 use crate::kube::Replica;
 use crate::kube::token_review::decide::{Account, Rules};
+use crate::kube::waypoints::desired::Common;
 use crate::translate::{CLUSTER_DOMAIN, NetnsAnnotation, Settings};
 
 /// The control service of Ambit: reads configuration, serves xDS and certificates to the agents of
@@ -107,6 +108,20 @@ pub struct Flags {
     /// given. Repeat or separate by commas.
     #[arg(long, env = "AMBIT_AGENT_SERVICE_ACCOUNT", value_name = "NAMESPACE/NAME", value_delimiter = ',')]
     pub agent_service_account: Vec<Account>,
+    /// On Kubernetes: deploy a waypoint for each Gateway of class ambit-waypoint.
+    #[arg(long, env = "AMBIT_DEPLOY_WAYPOINTS")]
+    pub deploy_waypoints: bool,
+    /// The image of the waypoints that are deployed.
+    #[arg(long, env = "AMBIT_WAYPOINT_IMAGE", value_name = "IMAGE")]
+    pub waypoint_image: Option<String>,
+    /// When nodes pull that image: IfNotPresent, Always or Never.
+    #[arg(
+        long,
+        env = "AMBIT_WAYPOINT_IMAGE_PULL_POLICY",
+        value_name = "POLICY",
+        default_value = "IfNotPresent"
+    )]
+    pub waypoint_image_pull_policy: String,
     /// The life of a certificate for which none is asked.
     #[arg(long, env = "AMBIT_DEFAULT_CERTIFICATE_TTL", value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
     #[serde(serialize_with = "serialize_duration")]
@@ -191,12 +206,17 @@ impl Flags {
         if self.kubernetes {
             refuse(self.check, "--check reads a directory: name it with --config");
             refuse(
+                self.deploy_waypoints && self.waypoint_image.as_deref().is_none_or(str::is_empty),
+                "--deploy-waypoints needs --waypoint-image",
+            );
+            refuse(
                 self.allow_netns_annotation,
                 "--allow-netns-annotation cannot be used with --kubernetes: whoever can write pods there is \
                  not trusted with the nodes",
             );
         } else {
             refuse(self.kubeconfig.is_some(), "--kubeconfig needs --kubernetes");
+            refuse(self.deploy_waypoints, "--deploy-waypoints needs --kubernetes");
             refuse(self.context.is_some(), "--context needs --kubernetes");
             refuse(self.state.is_none() && !self.check, "--state DIR is needed with --config");
         }
@@ -267,6 +287,20 @@ impl Flags {
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// What waypoints are deployed with from `namespace`, where that is wanted.
+    pub fn waypoints(&self, namespace: &str) -> Option<Common> {
+        let image = self.waypoint_image.clone().filter(|_| self.deploy_waypoints)?;
+        Some(Common {
+            image,
+            image_pull_policy: self.waypoint_image_pull_policy.clone(),
+            xds_address: format!("https://control.{namespace}.svc:{}", self.xds_address.port()),
+            token_audience: self.token_audience.first().cloned().unwrap_or_default(),
+            trust_domain: self.trust_domain.to_string(),
+            cluster_id: self.cluster_id.clone(),
+            network: self.network.clone(),
+        })
     }
 
     /// How long certificates live.

@@ -7,14 +7,17 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 
 use kube::Client;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use crate::publish::Generation;
 use lease::{Elector, Leadership};
 use status::Facts;
+use waypoints::Deploying;
 
 pub mod bundle;
 pub mod crds;
@@ -24,6 +27,7 @@ pub mod reports;
 pub mod root;
 pub mod status;
 pub mod token_review;
+pub mod waypoints;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -72,12 +76,12 @@ pub struct Writing {
 impl Writing {
     /// Begins to report, to take part in the election and, while this replica leads, to write statuses
     /// and Events.
-    pub fn start(client: Client, replica: Replica, facts: Facts) -> Self {
+    pub fn start(client: Client, replica: Replica, facts: Facts, deploying: Option<Deploying>) -> Self {
         let (stop, stopped) = oneshot::channel();
         let stopped = async move {
             let _ = stopped.await;
         };
-        Self { stop, task: tokio::spawn(run(client, replica, facts, stopped)) }
+        Self { stop, task: tokio::spawn(run(client, replica, facts, deploying, stopped)) }
     }
 
     /// Ends, and gives up whatever others would otherwise wait for.
@@ -89,7 +93,13 @@ impl Writing {
     }
 }
 
-async fn run(client: Client, replica: Replica, facts: Facts, stop: impl Future<Output = ()>) {
+async fn run(
+    client: Client,
+    replica: Replica,
+    facts: Facts,
+    deploying: Option<Deploying>,
+    stop: impl Future<Output = ()>,
+) {
     let (elector, leadership) = Elector::new(client.clone(), &replica.namespace, &replica.name);
     let (stop_election, stopped) = oneshot::channel::<()>();
     let election = tokio::spawn(elector.run(async move {
@@ -99,7 +109,7 @@ async fn run(client: Client, replica: Replica, facts: Facts, stop: impl Future<O
     tokio::select! {
         () = stop => {}
         () = reports::publish::run(client.clone(), &replica, resources, subscribers) => {}
-        () = write_while_leading(client.clone(), &replica, facts, leadership) => {}
+        () = write_while_leading(client.clone(), &replica, facts, deploying, leadership) => {}
     }
     // Nothing is written any more: another may.
     drop(stop_election);
@@ -114,6 +124,7 @@ async fn write_while_leading(
     client: Client,
     replica: &Replica,
     facts: Facts,
+    deploying: Option<Deploying>,
     mut leadership: watch::Receiver<Leadership>,
 ) {
     while leadership.wait_for(|now| *now == Leadership::Leading).await.is_ok() {
@@ -122,8 +133,17 @@ async fn write_while_leading(
         tokio::select! {
             _ = leadership.wait_for(|now| *now == Leadership::Following) => {}
             () = status::run(client.clone(), replica, facts.clone()) => return,
-            () = events::run(client.clone(), replica, generations) => return,
+            () = events::run(client.clone(), replica, generations.clone()) => return,
+            () = deploy(client.clone(), deploying.clone(), generations) => return,
         }
+    }
+}
+
+/// Deploys waypoints, where that is wanted.
+async fn deploy(client: Client, deploying: Option<Deploying>, generations: watch::Receiver<Arc<Generation>>) {
+    match deploying {
+        Some(deploying) => waypoints::run(client, deploying, generations).await,
+        None => std::future::pending().await,
     }
 }
 

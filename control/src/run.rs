@@ -29,6 +29,7 @@ use crate::ca::service::CertificateService;
 use crate::ca::serving::{ServingCertificate, ServingError};
 use crate::config::{DirectoryMode, Flags, KubernetesMode};
 use crate::kube::status::Facts;
+use crate::kube::waypoints::Deploying;
 use crate::kube::{Replica, Writing};
 use crate::limits::buckets::{Buckets, Rate};
 use crate::listener::{self, BindError};
@@ -121,6 +122,8 @@ enum Statuses {
         client: Client,
         /// Which replica this is.
         replica: Replica,
+        /// What waypoints are deployed with, where that is wanted.
+        deploying: Option<Deploying>,
     },
 }
 
@@ -131,7 +134,9 @@ impl Statuses {
                 tasks.spawn(status::keep_written(files, facts.generations, facts.subscribers));
                 None
             }
-            Self::Kubernetes { client, replica } => Some(Writing::start(client, replica, facts)),
+            Self::Kubernetes { client, replica, deploying } => {
+                Some(Writing::start(client, replica, facts, deploying))
+            }
         }
     }
 }

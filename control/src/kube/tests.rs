@@ -30,7 +30,7 @@ fn start(server: &Server, name: &str) -> (Writing, Published) {
         subscribers: Subscribers::default(),
     };
     let (name, uid, namespace) = (name.to_owned(), Some(format!("uid-{name}")), "ambit-system".to_owned());
-    let writing = Writing::start(server.client(), Replica { name, uid, namespace }, facts);
+    let writing = Writing::start(server.client(), Replica { name, uid, namespace }, facts, None);
     (writing, Published { generations, _resources: resources })
 }
 

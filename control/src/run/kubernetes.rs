@@ -9,6 +9,7 @@ use crate::ca::authentication::Proof;
 use crate::ca::current::CurrentAuthority;
 use crate::config::{Flags, KubernetesMode};
 use crate::kube::token_review::TokenReviews;
+use crate::kube::waypoints::Deploying;
 use crate::kube::{bundle, root};
 use crate::memory::Memory;
 use crate::pipeline::Pipeline;
@@ -42,6 +43,8 @@ pub(super) async fn prepare(
     };
     let source =
         Source::Kubernetes { access: mode.access.clone(), namespace: mode.replica.namespace.clone() };
-    let statuses = Statuses::Kubernetes { client, replica: mode.replica.clone() };
+    let deploying = flags.waypoints(&mode.replica.namespace);
+    let deploying = deploying.map(|common| Deploying { common, authority: authority.subscribe() });
+    let statuses = Statuses::Kubernetes { client, replica: mode.replica.clone(), deploying };
     Ok(Parts { authority, proof, pipeline, source, statuses, linger: LINGER, tasks })
 }

@@ -12,11 +12,12 @@ pub use values::{Values, ValuesError};
 pub use write::{WriteError, write};
 
 /// The sources, in the order in which they are applied.
-pub const SOURCES: [(&str, &str); 8] = [
+pub const SOURCES: [(&str, &str); 9] = [
     ("namespace", include_str!("../../../deploy/manifests/00-namespace.yaml")),
     ("crds", include_str!("../../../deploy/manifests/10-crds.yaml")),
     ("admission", include_str!("../../../deploy/manifests/15-admission.yaml")),
     ("control-rbac", include_str!("../../../deploy/manifests/20-control-rbac.yaml")),
+    ("waypoint-rbac", include_str!("../../../deploy/manifests/25-waypoint-rbac.yaml")),
     ("control", include_str!("../../../deploy/manifests/30-control.yaml")),
     ("ztunnel", include_str!("../../../deploy/manifests/40-ztunnel.yaml")),
     ("network-policy", include_str!("../../../deploy/manifests/50-network-policy.yaml")),

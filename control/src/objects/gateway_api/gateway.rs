@@ -31,6 +31,21 @@ pub struct Spec {
     /// Its listeners.
     #[serde(deserialize_with = "null_is_default")]
     pub listeners: Vec<Listener>,
+    /// What it is deployed with.
+    #[serde(deserialize_with = "null_is_default")]
+    pub infrastructure: Infrastructure,
+}
+
+/// What the objects are to have that a gateway is deployed as.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Infrastructure {
+    /// Labels.
+    #[serde(deserialize_with = "null_is_default")]
+    pub labels: StringMap,
+    /// Annotations.
+    #[serde(deserialize_with = "null_is_default")]
+    pub annotations: StringMap,
 }
 
 /// A listener.

@@ -1,0 +1,237 @@
+//! Deploys waypoints: for each Gateway of our class the replica that leads keeps a ServiceAccount, a
+//! Service, a Deployment and what goes with them.
+//!
+//! What the objects are is decided in [`desired`]. An object of the same name that is not owned by the Gateway is
+//! somebody else's, and is left alone: the waypoint is then not deployed, and an Event says why.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Error};
+use metrics::counter;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::FIELD_MANAGER;
+use crate::ca::authority::Authority;
+use crate::objects::gateway_api::Gateway;
+use crate::objects::{Object, ObjectKey};
+use crate::publish::Generation;
+use desired::{Common, Owner, Part, merge};
+
+pub mod desired;
+
+/// The class of our waypoints.
+const CLASS: &str = "ambit-waypoint";
+
+/// Who serves it.
+const CONTROLLER: &str = "ambit.dev/waypoint";
+
+/// What is set once is written under this name, so that applying without it takes nothing back.
+const CREATOR: &str = "ambit-control-create";
+
+/// Changes that come within this time are looked at together.
+const TOGETHER: Duration = Duration::from_millis(300);
+
+/// How often everything is looked at though nothing has changed here: somebody may have changed or deleted it.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// The pause after a failure.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// How long one request may take.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What waypoints are deployed with.
+#[derive(Clone)]
+pub struct Deploying {
+    /// What they have in common.
+    pub common: Common,
+    /// What they trust.
+    pub authority: watch::Receiver<Arc<Authority>>,
+}
+
+/// Why a waypoint is not as it should be.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error(
+        "{kind} {namespace}/{name} exists and is not owned by the Gateway: rename one of them, or delete it"
+    )]
+    NotOurs { kind: &'static str, namespace: String, name: String },
+    #[error("{kind} {namespace}/{name}: {source}")]
+    Api { kind: &'static str, namespace: String, name: String, source: Box<Error> },
+    #[error("{kind} {namespace}/{name}: no answer in time")]
+    Late { kind: &'static str, namespace: String, name: String },
+}
+
+/// Deploys until it is dropped, which is when this replica leads no more, or until control has nothing more to
+/// serve.
+pub async fn run(client: Client, deploying: Deploying, mut generations: watch::Receiver<Arc<Generation>>) {
+    let Deploying { common, mut authority } = deploying;
+    let mut applied = BTreeMap::<ObjectKey, u64>::new();
+    let (mut look_for_class, mut look_at) = (true, Instant::now() + LOOK_EVERY);
+    loop {
+        let generation = generations.borrow_and_update().clone();
+        let roots = authority.borrow_and_update().roots_pem();
+        let gateways = ours(&generation);
+        applied.retain(|key, _| gateways.iter().any(|(known, _)| *known == key));
+        let mut wait = LOOK_EVERY;
+        if look_for_class {
+            look_for_class = false;
+            if let Err(problem) = class(&client).await {
+                tracing::warn!(%problem, "GatewayClass {CLASS} cannot be kept up to date");
+            }
+        }
+        for (key, gateway) in gateways {
+            let stamp = stamp(gateway, &common, &roots);
+            if applied.get(key) == Some(&stamp) {
+                continue;
+            }
+            match deploy(&client, key, gateway, &common, &roots).await {
+                Ok(()) => {
+                    applied.insert(key.clone(), stamp);
+                    counter!("ambit_control_waypoints_total", "result" => "applied").increment(1);
+                    tracing::info!(gateway = %key, "the waypoint is deployed");
+                }
+                Err(problem) => {
+                    wait = RETRY_AFTER;
+                    counter!("ambit_control_waypoints_total", "result" => "failed").increment(1);
+                    tracing::warn!(gateway = %key, %problem, "the waypoint cannot be deployed");
+                }
+            }
+        }
+        // Each arm only waits: cancelling one loses nothing.
+        tokio::select! {
+            changed = generations.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                sleep(TOGETHER).await;
+            }
+            Ok(()) = authority.changed() => {}
+            () = sleep(wait.min(look_at.saturating_duration_since(Instant::now()))) => {}
+        }
+        if Instant::now() >= look_at {
+            (look_for_class, look_at) = (true, Instant::now() + LOOK_EVERY);
+            applied.clear();
+        }
+    }
+}
+
+/// The Gateways that are deployed: those of our class. One of Istio's class is served where its Service and pods
+/// are there, and deployed by whoever owns that class.
+fn ours(generation: &Generation) -> Vec<(&ObjectKey, &Gateway)> {
+    let objects = generation.inputs.entries().filter_map(|(key, entry)| Some((key, entry.object()?)));
+    objects
+        .filter_map(|(key, object)| match object {
+            Object::Gateway(gateway) if gateway.spec.gateway_class_name == CLASS => Some((key, gateway)),
+            _ => None,
+        })
+        .filter(|(_, gateway)| {
+            !gateway.metadata.uid.is_empty() && gateway.metadata.deletion_timestamp.is_none()
+        })
+        .collect()
+}
+
+fn stamp(gateway: &Gateway, common: &Common, roots: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{gateway:?} {common:?}").hash(&mut hasher);
+    roots.hash(&mut hasher);
+    hasher.finish()
+}
+
+async fn deploy(
+    client: &Client,
+    key: &ObjectKey,
+    gateway: &Gateway,
+    common: &Common,
+    roots: &str,
+) -> Result<(), Problem> {
+    let namespace = key.namespace.as_deref().unwrap_or_default();
+    let owner = Owner { namespace, name: &key.name, uid: &gateway.metadata.uid };
+    for part in Part::ALL {
+        let (group, version, kind, plural) = part.names();
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        let at = Place { kind, namespace, name: owner.name };
+        let object = part.object(&owner, gateway, common, roots);
+        match at.answered(api.get_opt(owner.name)).await? {
+            Some(there) => at.must_be_owned(&there, owner.uid)?,
+            None => {
+                let mut first = object.clone();
+                merge(&mut first, part.once().unwrap_or(json!({})));
+                create(&api, &at, first).await?;
+            }
+        }
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        at.answered(api.patch(owner.name, &parameters, &Patch::Apply(&object))).await?;
+    }
+    Ok(())
+}
+
+async fn create(api: &Api<DynamicObject>, at: &Place<'_>, object: Value) -> Result<(), Problem> {
+    let object = serde_json::from_value(object).map_err(|error| at.failed(Error::SerdeError(error)))?;
+    let parameters = PostParams { field_manager: Some(CREATOR.to_owned()), ..PostParams::default() };
+    at.answered(api.create(&parameters, &object)).await.map(drop)
+}
+
+/// The class, so that users see that it is served. Where the Gateway API is not installed there is none.
+async fn class(client: &Client) -> Result<(), Problem> {
+    let gvk = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "GatewayClass");
+    let resource = ApiResource::from_gvk_with_plural(&gvk, "gatewayclasses");
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let at = Place { kind: "GatewayClass", namespace: "", name: CLASS };
+    let object = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GatewayClass",
+        "metadata": { "name": CLASS, "labels": super::labels() },
+        "spec": { "controllerName": CONTROLLER, "description": "Waypoints of Ambit" },
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    match at.answered(api.patch(CLASS, &parameters, &Patch::Apply(&object))).await {
+        Err(Problem::Api { source, .. }) if matches!(&*source, Error::Api(status) if status.code == 404) => {
+            Ok(())
+        }
+        answered => answered.map(drop),
+    }
+}
+
+/// An object, for messages.
+struct Place<'a> {
+    kind: &'static str,
+    namespace: &'a str,
+    name: &'a str,
+}
+
+impl Place<'_> {
+    async fn answered<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Problem> {
+        match timeout(REQUEST_DEADLINE, request).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.failed(error)),
+            Err(_) => {
+                let (namespace, name) = (self.namespace.to_owned(), self.name.to_owned());
+                Err(Problem::Late { kind: self.kind, namespace, name })
+            }
+        }
+    }
+
+    fn must_be_owned(&self, there: &DynamicObject, by: &str) -> Result<(), Problem> {
+        let owners = there.metadata.owner_references.iter().flatten();
+        if owners.into_iter().any(|owner| owner.uid == by) {
+            return Ok(());
+        }
+        let (namespace, name) = (self.namespace.to_owned(), self.name.to_owned());
+        Err(Problem::NotOurs { kind: self.kind, namespace, name })
+    }
+
+    fn failed(&self, source: Error) -> Problem {
+        let (namespace, name) = (self.namespace.to_owned(), self.name.to_owned());
+        Problem::Api { kind: self.kind, namespace, name, source: Box::new(source) }
+    }
+}
