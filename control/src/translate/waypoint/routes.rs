@@ -17,11 +17,11 @@ use time::format_description::well_known::Rfc3339;
 
 use self::filters::Filtered;
 use super::ForWaypoints;
+use crate::objects::Service;
 use crate::objects::gateway_api::http_route::Timeouts as WrittenTimeouts;
 use crate::objects::gateway_api::parts::{BackendRef, Filter, GatewayDuration, ParentRef};
 use crate::objects::gateway_api::{GrpcRoute, HttpRoute};
 use crate::objects::meta::Meta;
-use crate::objects::Service;
 use crate::translate::conditions::{Condition, Conditions};
 use crate::translate::view::{Named, View};
 use crate::translate::{Notes, Reason, service_name};
@@ -117,15 +117,10 @@ impl<'a> Written<'a> {
     }
 
     /// `None` where no parent takes it.
-    fn translate(
-        &self,
-        view: &View<'_>,
-        taken: &BTreeSet<Parent>,
-        report: &mut Report<'_>,
-    ) -> Option<Route> {
+    fn translate(&self, view: &View<'_>, taken: &BTreeSet<Parent>, report: &mut Report<'_>) -> Option<Route> {
         let mut problems = Problems::default();
         let rules: Vec<RouteRule> =
-            self.rules.iter().map(|rule| self.rule(rule, view, &mut problems)).collect();
+            self.rules.iter().filter_map(|rule| self.rule(rule, view, &mut problems)).collect();
         let unsupported: Vec<String> = self
             .rules
             .iter()
@@ -143,7 +138,7 @@ impl<'a> Written<'a> {
             }
         }
         parents.dedup();
-        (!parents.is_empty()).then(|| Route {
+        (!parents.is_empty() && !rules.is_empty()).then(|| Route {
             name: RouteName {
                 kind: self.kind,
                 namespace: self.namespace().into(),
@@ -182,7 +177,9 @@ impl<'a> Written<'a> {
                     && (other.port.is_none() || attached.port.is_none() || other.port == attached.port)
             };
             match taken.iter().find(is_taken) {
-                Some(_) => Err(("Conflicted", "a GRPCRoute holds for the same port of this Service".to_owned())),
+                Some(_) => {
+                    Err(("Conflicted", "a GRPCRoute holds for the same port of this Service".to_owned()))
+                }
                 None => Ok((service, attached)),
             }
         });
@@ -199,8 +196,7 @@ impl<'a> Written<'a> {
         };
         let mut conditions = vec![accepted, resolved];
         if let Some(message) = problems.unusable.as_ref().filter(|_| problems.usable_rules > 0) {
-            // It is not dropped: other rules would take what it matches. It answers with 500.
-            let message = format!("Dropped Rule: {message}; what it matches is answered with 500");
+            let message = format!("Dropped Rule: {message}");
             conditions.push(Condition::new("PartiallyInvalid", true, "UnsupportedValue", message));
         }
         for condition in conditions {
@@ -214,14 +210,17 @@ impl<'a> Written<'a> {
         Some(attached)
     }
 
-    fn rule(&self, rule: &WrittenRule<'_>, view: &View<'_>, problems: &mut Problems) -> RouteRule {
+    fn rule(&self, rule: &WrittenRule<'_>, view: &View<'_>, problems: &mut Problems) -> Option<RouteRule> {
         let name = rule.name.map(Arc::from);
         let filtered = filters::translate(rule.filters);
         let (matches, filtered) = match (&rule.matches, filtered) {
             (Ok(matches), Ok(filtered)) => (matches.clone(), filtered),
             // What cannot be compared never matches, so that other rules keep what is theirs.
-            (Err(why), _) => return self.unusable(name, Vec::new(), why, problems),
-            (Ok(matches), Err(why)) => return self.unusable(name, matches.clone(), &why, problems),
+            (Err(why), _) => {
+                problems.unusable.get_or_insert_with(|| format!("{why}; the rule never matches"));
+                return None;
+            }
+            (Ok(matches), Err(why)) => return Some(self.unusable(name, matches.clone(), &why, problems)),
         };
         let Filtered { filters, redirect } = filtered;
         let action = match redirect {
@@ -232,7 +231,7 @@ impl<'a> Written<'a> {
             }
         };
         problems.usable_rules += 1;
-        RouteRule { name, matches, action, filters, timeouts: rule.timeouts }
+        Some(RouteRule { name, matches, action, filters, timeouts: rule.timeouts })
     }
 
     /// A rule that answers with 500, for it is not to be done by half.
@@ -243,7 +242,7 @@ impl<'a> Written<'a> {
         why: &str,
         problems: &mut Problems,
     ) -> RouteRule {
-        problems.unusable.get_or_insert_with(|| why.to_owned());
+        problems.unusable.get_or_insert_with(|| format!("{why}; what the rule matches is answered with 500"));
         RouteRule {
             name,
             matches,
@@ -262,7 +261,8 @@ impl<'a> Written<'a> {
                 (BackendTarget::Invalid { status: 500, why: message.into() }, Filters::default())
             }
             (Ok(_), Err(why)) => {
-                problems.unusable.get_or_insert_with(|| why.clone());
+                let answer = || format!("{why}; the backend's share is answered with 500");
+                problems.unusable.get_or_insert_with(answer);
                 (BackendTarget::Invalid { status: 500, why: why.into() }, Filters::default())
             }
         };
@@ -273,7 +273,10 @@ impl<'a> Written<'a> {
     fn target(&self, backend: &BackendRef, view: &View<'_>) -> Result<BackendTarget, Unresolved> {
         if !backend.is_service() {
             let kind = backend.kind.as_deref().unwrap_or_default();
-            return Err(("InvalidKind", format!("backend {}: kind {kind:?} cannot be routed to", backend.name)));
+            return Err((
+                "InvalidKind",
+                format!("backend {}: kind {kind:?} cannot be routed to", backend.name),
+            ));
         }
         let namespace = backend.namespace.as_deref().unwrap_or(self.namespace());
         let Some(service) = find_service(view, namespace, &backend.name) else {
@@ -322,7 +325,8 @@ fn attached<'a>(
         (false, _) => None,
         (true, Some(port)) => Some(port.port),
         (true, None) => {
-            let message = format!("Service {namespace}/{} has no such port: check port and sectionName", parent.name);
+            let message =
+                format!("Service {namespace}/{} has no such port: check port and sectionName", parent.name);
             return Err(("NoMatchingParent", message));
         }
     };
