@@ -11,7 +11,7 @@ use std::fmt;
 pub use inbound::{InboundDecision, InboundError, InboundRequest, InboundTarget, inbound};
 pub use outbound::{
     Ask, LeftOut, NoEndpoint, OutboundDecision, OutboundError, OutboundRequest, Outcome, Transport, Why,
-    outbound,
+    is_waypoint_instance, outbound, outbound_to_service, outbound_to_workload,
 };
 
 /// Where the proxy takes captured outbound connections, in each pod (Istio's port).

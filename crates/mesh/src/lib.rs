@@ -10,6 +10,7 @@
 pub mod address;
 pub mod balance;
 pub mod decide;
+pub mod http;
 pub mod identity;
 pub mod mesh;
 pub mod policy;

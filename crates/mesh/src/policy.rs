@@ -17,6 +17,7 @@ use ipnet::IpNet;
 pub use authorize::{
     AllowedBy, Denied, DryRunVerdict, NodeSocket, Permit, Probe, authorize, dry_run, may_be_probe, probe,
 };
+pub(crate) use matching::contains;
 pub use matching::{Connection, Peer};
 pub use names::PolicyNames;
 pub use set::PoliciesFor;

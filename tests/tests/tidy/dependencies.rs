@@ -38,7 +38,7 @@ const LIBRARIES: &[&str] = &[
 ];
 
 /// What the pure crate may use of others': values and their algorithms, nothing that acts.
-const ALLOWED_OF_OTHERS_IN_MESH: [&str; 4] = ["ipnet", "rand", "rustc-hash", "thiserror"];
+const ALLOWED_OF_OTHERS_IN_MESH: [&str; 6] = ["http", "ipnet", "rand", "regex", "rustc-hash", "thiserror"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {

@@ -112,6 +112,40 @@ pub fn outbound(
     }
 }
 
+/// Decides where a request goes that its sender means for `service`, whatever its address:
+/// `request.destination` says the service port, and which address family is preferred.
+///
+/// # Errors
+/// When no endpoint can take it.
+pub fn outbound_to_service(
+    snapshot: &Snapshot,
+    request: &OutboundRequest<'_>,
+    service: &Arc<Service>,
+    rng: &mut (impl Rng + ?Sized),
+) -> Result<OutboundDecision, Outcome> {
+    let destination = canonical_socket(request.destination);
+    Call { snapshot, request, destination }.to_service(service, rng)
+}
+
+/// Decides where a request goes that its sender means for `workload` itself.
+///
+/// # Errors
+/// When it cannot take it.
+pub fn outbound_to_workload(
+    snapshot: &Snapshot,
+    request: &OutboundRequest<'_>,
+    workload: &Arc<Workload>,
+    rng: &mut (impl Rng + ?Sized),
+) -> Result<OutboundDecision, Outcome> {
+    let destination = canonical_socket(request.destination);
+    Call { snapshot, request, destination }.to_workload(workload, rng)
+}
+
+/// Whether `workload` is an instance of `waypoint`.
+pub fn is_waypoint_instance(snapshot: &Snapshot, waypoint: &GatewayAddress, workload: &Workload) -> bool {
+    waypoint::is_instance(snapshot, waypoint, workload)
+}
+
 /// Of services that share an address: one of the client's namespace, then the canonical one, then
 /// the first by name.
 fn shared_address<'a>(services: &'a [Arc<Service>], source: &Workload) -> Option<&'a Arc<Service>> {

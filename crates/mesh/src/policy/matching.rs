@@ -133,7 +133,7 @@ fn holds<T>(wanted: &[T], unwanted: &[T], matches: impl Fn(&T) -> bool) -> bool 
 }
 
 impl StringMatch {
-    fn matches(&self, text: &str) -> bool {
+    pub(crate) fn matches(&self, text: &str) -> bool {
         match self {
             Self::Exact(whole) => text == &**whole,
             Self::Prefix(prefix) => text.starts_with(&**prefix),
@@ -144,14 +144,14 @@ impl StringMatch {
 }
 
 impl ServiceAccountMatch {
-    fn matches(&self, identity: &SpiffeId) -> bool {
+    pub(crate) fn matches(&self, identity: &SpiffeId) -> bool {
         identity.namespace() == &*self.namespace && identity.service_account() == &*self.service_account
     }
 }
 
 /// Whether `ip`, which is canonical, lies in `net`. A block inside `::ffff:0:0/96` is the IPv4
 /// block it stands for.
-fn contains(net: &IpNet, ip: IpAddr) -> bool {
+pub(crate) fn contains(net: &IpNet, ip: IpAddr) -> bool {
     match (net, ip) {
         (IpNet::V6(v6), IpAddr::V4(ip)) => {
             let mapped = v6.addr().to_ipv4_mapped();

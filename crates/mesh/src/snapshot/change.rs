@@ -10,6 +10,7 @@ use super::named::{Naming, Namings, Stale};
 use super::sharing::Sharing;
 use super::{Endpoint, Snapshot};
 use crate::address::{NetworkAddress, ServiceName};
+use crate::http::HttpChange;
 use crate::mesh::Mesh;
 use crate::policy::{AuthorizationPolicy, PolicyName, PolicyScope};
 use crate::service::Service;
@@ -26,6 +27,8 @@ pub enum Change {
     Policy(Arc<AuthorizationPolicy>),
     /// The mesh as a whole has changed.
     Mesh(Arc<Mesh>),
+    /// Something that concerns waypoints alone has changed or is gone.
+    Http(HttpChange),
     /// A workload is gone.
     RemoveWorkload(WorkloadUid),
     /// A service is gone. Its endpoints stay known, for it may come back before they change.
@@ -65,6 +68,8 @@ impl State {
                 Change::RemoveService(name) => writer.snapshot.remove_service(&name),
                 Change::RemovePolicy(name) => writer.remove_policy(&name),
                 Change::RemoveMesh => writer.snapshot.mesh = None,
+                // Of waypoints, which keep it beside this: see `http::WaypointState`.
+                Change::Http(_) => {}
             }
         }
     }

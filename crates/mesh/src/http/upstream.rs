@@ -1,0 +1,82 @@
+//! Which endpoint of a backend takes a request.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use rand::Rng;
+
+use super::decide::Backend;
+use super::destination::Place;
+use super::snapshot::WaypointSnapshot;
+use crate::decide::{
+    Ask, OutboundDecision, OutboundError, OutboundRequest, Outcome, outbound_to_service, outbound_to_workload,
+};
+use crate::workload::WorkloadUid;
+
+/// Why no endpoint can take a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UpstreamError {
+    /// The waypoint does not know its own workload yet.
+    #[error("this waypoint has not been told of its own workload: check that control serves it")]
+    Unplaced,
+    /// The subset is not defined.
+    #[error("{service} has no subset {subset}: check the subsets of its DestinationRule")]
+    NoSuchSubset {
+        /// The service.
+        service: String,
+        /// The subset.
+        subset: String,
+    },
+    /// The service has none that can.
+    #[error(transparent)]
+    Endpoint(#[from] OutboundError),
+}
+
+impl WaypointSnapshot {
+    /// Picks an endpoint of `backend` that was not tried in vain, and says how it is reached. To be
+    /// called again after a failed connect, with the endpoint of that decision in `excluded`.
+    ///
+    /// # Errors
+    /// When none is left.
+    pub fn upstream(
+        &self,
+        backend: &Backend,
+        excluded: &[WorkloadUid],
+        rng: &mut (impl Rng + ?Sized),
+    ) -> Result<OutboundDecision, UpstreamError> {
+        let own = self.own().ok_or(UpstreamError::Unplaced)?;
+        let mut excluded = excluded.to_vec();
+        if let Some(name) = &backend.subset {
+            let subset = self.subset(name).ok_or_else(|| UpstreamError::NoSuchSubset {
+                service: name.service.to_string(),
+                subset: name.name.to_string(),
+            })?;
+            let outside = |uid: &&WorkloadUid| !subset.members.contains(uid);
+            let endpoints = self.mesh().endpoints(&name.service).iter();
+            excluded.extend(endpoints.map(|endpoint| &endpoint.workload.uid).filter(outside).cloned());
+        }
+        let request = |ip: IpAddr| OutboundRequest {
+            source: own,
+            destination: SocketAddr::new(ip, backend.port),
+            excluded: &excluded,
+            mesh_ranges: &[],
+            waited: true,
+        };
+        let decided = match &backend.place {
+            Place::Service(service) => {
+                // Without a virtual address the family is as the endpoints have it.
+                let ip = service.addresses.first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |at| at.ip);
+                outbound_to_service(self.mesh(), &request(ip), service, rng)
+            }
+            Place::Workload(workload) => {
+                let ip = workload.addresses.first().copied().ok_or(UpstreamError::Unplaced)?;
+                outbound_to_workload(self.mesh(), &request(backend.address.unwrap_or(ip)), workload, rng)
+            }
+        };
+        decided.map_err(|outcome| match outcome {
+            Outcome::Refused(error) => error.into(),
+            Outcome::Ask(Ask::Wait { address }) => {
+                OutboundError::UnknownInMesh { destination: SocketAddr::new(address.ip, backend.port) }.into()
+            }
+        })
+    }
+}
