@@ -208,7 +208,7 @@ fn responses_say_how_they_end() {
 fn trailers_carry_no_framing() {
     let (taken, trailers) =
         parse_trailers(b"grpc-status: 0\r\ncontent-length: 3\r\nhost: b\r\n\r\nrest").unwrap().unwrap();
-    assert_eq!(taken, 45);
+    assert_eq!(taken, 46);
     assert_eq!(trailers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["grpc-status"]);
     assert!(parse_trailers(b"a: 1\r\n").unwrap().is_none());
 }
