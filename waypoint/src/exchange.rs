@@ -89,7 +89,7 @@ pub async fn run(
     headers::remove_spoofed(&mut request.headers);
     let record = RequestRecord::new(worker, caller, &request);
     // The new configurations that count are those after the one that this is decided by.
-    let mut snapshots = worker.shared.snapshots.clone();
+    let mut snapshots = worker.shared.snapshots.from_now();
     let Some(snapshot) = snapshots.load() else { return End::Cut };
     let call = Call { worker, caller, request: &request, record: &record };
     let end = {

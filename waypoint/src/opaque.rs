@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use crate::h1::Shared;
 use crate::ingress::Caller;
 use crate::record::ConnectionRecord;
+use crate::state::SnapshotReader;
 use crate::upstream::{Carrier, DialError, Key, OnBehalf, Protocol, connect};
 use crate::wire::Wire;
 use crate::worker::Worker;
@@ -51,8 +52,10 @@ impl Failure {
 /// Serves one connection to its end.
 pub async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: Wire) {
     let mut record = ConnectionRecord::new(worker, caller);
+    // Before the one that is decided by: no change of policy falls in between.
+    let snapshots = worker.shared.snapshots.from_now();
     match establish(worker, caller, &mut record).await {
-        Ok(upstream) => carry(worker, caller, wire, upstream, record).await,
+        Ok(upstream) => carry(worker, caller, (wire, upstream), record, snapshots).await,
         Err(failure) => {
             wire.abort();
             record.fail(failure.flag(), &failure);
@@ -101,9 +104,9 @@ async fn establish(
 async fn carry(
     worker: &Rc<Worker>,
     caller: &Caller,
-    downstream: Wire,
-    upstream: Wire,
+    (downstream, upstream): (Wire, Wire),
     mut record: ConnectionRecord,
+    snapshots: SnapshotReader,
 ) {
     record.opened();
     let (downstream, upstream) = (Shared::new(downstream), Shared::new(upstream));
@@ -115,7 +118,7 @@ async fn carry(
             Cut::Second(error) => Failure::Upstream(error),
             Cut::Idle => Failure::Idle,
         }),
-        denied = revoked(worker, caller) => Err(denied),
+        denied = revoked(caller, snapshots) => Err(denied),
     };
     for side in [downstream, upstream] {
         let Some(wire) = side.into_wire() else { continue };
@@ -132,8 +135,7 @@ async fn carry(
 }
 
 /// Waits until policy no longer allows the connection.
-async fn revoked(worker: &Worker, caller: &Caller) -> Failure {
-    let mut snapshots = worker.shared.snapshots.clone();
+async fn revoked(caller: &Caller, mut snapshots: SnapshotReader) -> Failure {
     loop {
         if !snapshots.changed().await {
             return std::future::pending().await;

@@ -55,6 +55,13 @@ impl SnapshotReader {
         self.load()
     }
 
+    /// A reader of its own, for which only what comes from now on is a change.
+    pub fn from_now(&self) -> Self {
+        let mut reader = self.clone();
+        reader.versions.mark_unchanged();
+        reader
+    }
+
     /// Waits until the snapshot in force is another than when this was last called on this reader.
     /// False when there will be no other.
     pub async fn changed(&mut self) -> bool {
