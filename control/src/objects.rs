@@ -6,6 +6,7 @@
 pub mod authorization_policy;
 pub mod endpoint_slice;
 mod envelope;
+pub mod gateway_api;
 pub mod key;
 pub mod kind;
 pub mod meta;
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 
 pub use authorization_policy::AuthorizationPolicy;
 pub use endpoint_slice::EndpointSlice;
+pub use gateway_api::{Gateway, GrpcRoute, HttpRoute};
 pub use key::ObjectKey;
 pub use kind::{Kind, KnownKind};
 pub use meta::Meta;
@@ -59,6 +61,12 @@ pub enum Object {
     PeerAuthentication(PeerAuthentication),
     /// `networking.k8s.io` ServiceCIDR.
     ServiceCidr(ServiceCidr),
+    /// `gateway.networking.k8s.io` Gateway.
+    Gateway(Gateway),
+    /// `gateway.networking.k8s.io` HTTPRoute.
+    HttpRoute(HttpRoute),
+    /// `gateway.networking.k8s.io` GRPCRoute.
+    GrpcRoute(GrpcRoute),
 }
 
 /// The text or value that an object is read from.
@@ -112,6 +120,9 @@ impl Object {
             KnownKind::AuthorizationPolicy => Self::AuthorizationPolicy(body.read()?),
             KnownKind::PeerAuthentication => Self::PeerAuthentication(body.read()?),
             KnownKind::ServiceCidr => Self::ServiceCidr(body.read()?),
+            KnownKind::Gateway => Self::Gateway(body.read()?),
+            KnownKind::HttpRoute => Self::HttpRoute(body.read()?),
+            KnownKind::GrpcRoute => Self::GrpcRoute(body.read()?),
         })
     }
 
@@ -126,7 +137,10 @@ impl Object {
             | Self::EndpointSlice(EndpointSlice { metadata, .. })
             | Self::AuthorizationPolicy(AuthorizationPolicy { metadata, .. })
             | Self::PeerAuthentication(PeerAuthentication { metadata, .. })
-            | Self::ServiceCidr(ServiceCidr { metadata, .. }) => metadata,
+            | Self::ServiceCidr(ServiceCidr { metadata, .. })
+            | Self::Gateway(Gateway { metadata, .. })
+            | Self::HttpRoute(HttpRoute { metadata, .. })
+            | Self::GrpcRoute(GrpcRoute { metadata, .. }) => metadata,
         }
     }
 
@@ -146,7 +160,10 @@ impl Object {
             | KnownKind::Service
             | KnownKind::EndpointSlice
             | KnownKind::ServiceAccount
-            | KnownKind::ServiceCidr => None,
+            | KnownKind::ServiceCidr
+            | KnownKind::Gateway
+            | KnownKind::HttpRoute
+            | KnownKind::GrpcRoute => None,
         }
     }
 }

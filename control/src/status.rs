@@ -16,7 +16,7 @@ use crate::inputs::{Entry, InForce};
 use crate::objects::{Kind, KnownKind, ObjectKey};
 use crate::publish::Generation;
 use crate::source::{Content, Origin, SourceReason};
-use crate::translate::Reason;
+use crate::translate::{Condition, Reason};
 
 mod writer;
 
@@ -43,6 +43,8 @@ struct ObjectStatus<'a> {
     content_hash: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<StatusNote<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    conditions: &'a [Condition],
     #[serde(skip_serializing_if = "Option::is_none")]
     programmed: Option<StatusProgrammed>,
 }
@@ -141,6 +143,7 @@ fn object_status<'a>(
         line: *line,
         content_hash: format!("{:016x}", entry.reading.content_hash),
         notes: notes.map(|note| StatusNote { reason: note.reason, message: &note.message }).collect(),
+        conditions: generation.translated.conditions.0.get(key).map_or(&[], Vec::as_slice),
         programmed: programmed(generation, key, progress),
     }
 }

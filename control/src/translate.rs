@@ -21,15 +21,19 @@ use crate::objects::ObjectKey;
 mod authorization;
 mod binding;
 mod endpoints;
+pub mod conditions;
 mod enrolment;
 mod mesh;
 mod namespaces;
 mod peer_authentication;
 mod service;
 mod view;
+mod waypoint;
 mod workload;
 
 pub use namespaces::Translator;
+pub use conditions::{Condition, Conditions};
+pub use waypoint::ForWaypoints;
 pub use peer_authentication::converted as converted_peer_authentication;
 
 /// Namespaces in which an object without selector applies to the whole mesh. Istio has one; users
@@ -79,8 +83,12 @@ pub struct Translated {
     pub mesh_ranges: Vec<IpNet>,
     /// The namespaces that are labelled to be in the mesh, whether they have pods or not.
     pub enrolled_namespaces: BTreeSet<Arc<str>>,
+    /// What waypoints learn beside workloads and services.
+    pub for_waypoints: ForWaypoints,
     /// What the authors of objects should know.
     pub notes: Notes,
+    /// What is to be said of objects by the conditions of their APIs.
+    pub conditions: Conditions,
 }
 
 /// Notes by object.

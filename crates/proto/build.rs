@@ -4,13 +4,15 @@ use std::error::Error;
 
 const ROOT: &str = "proto";
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "istio/workload/workload.proto",
     "istio/security/authorization.proto",
     "istio/v1/auth/ca.proto",
     "envoy/service/discovery/v3/discovery.proto",
     "ambit/workload/v1/extensions.proto",
     "ambit/node/v1/mesh.proto",
+    "ambit/waypoint/v1/route.proto",
+    "ambit/waypoint/v1/policy.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -410,6 +410,7 @@ fn xds_client(config: &RunConfig) -> Result<Client, StartError> {
         cluster_id: config.cluster_id.clone(),
         node: node(config),
         addresses: Interest::Everything,
+        role: ambit_xds::Role::Node,
     }))
 }
 

@@ -181,7 +181,8 @@ fn own_bindings_only(change: Change, node: &str) -> Change {
         | Change::Policy(_)
         | Change::RemovePolicy(_)
         | Change::Mesh(_)
-        | Change::RemoveMesh => change,
+        | Change::RemoveMesh
+        | Change::Http(_) => change,
     }
 }
 

@@ -26,6 +26,12 @@ impl Caller {
     }
 }
 
+/// The name under which a pod of a waypoint calls, beside the names of nodes. It cannot be one of those:
+/// no name of Kubernetes has a tilde.
+pub fn waypoint_caller(namespace: &str, pod: &str) -> Arc<str> {
+    format!("waypoint~{namespace}~{pod}").into()
+}
+
 /// What runs where: the identities of the enrolled workloads of each node, pods that are scheduled
 /// there but have not started included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

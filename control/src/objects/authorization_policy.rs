@@ -16,8 +16,9 @@ mod condition;
 mod raw;
 mod text;
 
-pub use condition::Condition;
+pub use condition::{Condition, Values};
 pub use text::ServiceAccountName;
+pub(crate) use text::parse_pattern;
 
 /// Who may call a workload.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -84,6 +85,32 @@ pub struct Source {
     pub not_ip_blocks: Vec<IpNet>,
     /// Fields that layer 4 cannot evaluate, by name.
     pub beyond_layer_4: Vec<&'static str>,
+    /// What those fields hold, as it is written.
+    pub layer_7: SourceLayer7,
+}
+
+/// What a waypoint can evaluate of a caller, as it is written.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[expect(missing_docs, reason = "fields carry the names that AuthorizationPolicy gives them")]
+pub struct SourceLayer7 {
+    pub remote_ip_blocks: Vec<String>,
+    pub not_remote_ip_blocks: Vec<String>,
+    pub request_principals: Vec<String>,
+    pub not_request_principals: Vec<String>,
+    pub trust_domains: Vec<String>,
+    pub not_trust_domains: Vec<String>,
+}
+
+/// What a waypoint can evaluate of what is called, as it is written.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[expect(missing_docs, reason = "fields carry the names that AuthorizationPolicy gives them")]
+pub struct OperationLayer7 {
+    pub hosts: Vec<String>,
+    pub not_hosts: Vec<String>,
+    pub methods: Vec<String>,
+    pub not_methods: Vec<String>,
+    pub paths: Vec<String>,
+    pub not_paths: Vec<String>,
 }
 
 /// What is called.
@@ -94,6 +121,8 @@ pub struct Operation {
     pub not_ports: Vec<u16>,
     /// Fields that layer 4 cannot evaluate, by name.
     pub beyond_layer_4: Vec<&'static str>,
+    /// What those fields hold, as it is written.
+    pub layer_7: OperationLayer7,
 }
 
 impl AuthorizationPolicy {

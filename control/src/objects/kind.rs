@@ -30,6 +30,9 @@ pub enum KnownKind {
     AuthorizationPolicy,
     PeerAuthentication,
     ServiceCidr,
+    Gateway,
+    HttpRoute,
+    GrpcRoute,
 }
 
 /// Whether objects of a kind live in a namespace.
@@ -63,7 +66,7 @@ impl fmt::Display for Kind {
 
 impl KnownKind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -73,6 +76,9 @@ impl KnownKind {
         Self::AuthorizationPolicy,
         Self::PeerAuthentication,
         Self::ServiceCidr,
+        Self::Gateway,
+        Self::HttpRoute,
+        Self::GrpcRoute,
     ];
 
     /// The kind's name, as `kind:` has it.
@@ -87,6 +93,9 @@ impl KnownKind {
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
             Self::ServiceCidr => "ServiceCIDR",
+            Self::Gateway => "Gateway",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
         }
     }
 
@@ -102,6 +111,9 @@ impl KnownKind {
             Self::AuthorizationPolicy => "authorizationpolicies",
             Self::PeerAuthentication => "peerauthentications",
             Self::ServiceCidr => "servicecidrs",
+            Self::Gateway => "gateways",
+            Self::HttpRoute => "httproutes",
+            Self::GrpcRoute => "grpcroutes",
         }
     }
 
@@ -112,6 +124,7 @@ impl KnownKind {
             Self::EndpointSlice => "discovery.k8s.io",
             Self::AuthorizationPolicy | Self::PeerAuthentication => "security.istio.io",
             Self::ServiceCidr => "networking.k8s.io",
+            Self::Gateway | Self::HttpRoute | Self::GrpcRoute => "gateway.networking.k8s.io",
         }
     }
 
@@ -124,7 +137,12 @@ impl KnownKind {
             | Self::Service
             | Self::ServiceAccount
             | Self::EndpointSlice => &["v1"],
-            Self::AuthorizationPolicy | Self::PeerAuthentication | Self::ServiceCidr => &["v1", "v1beta1"],
+            Self::AuthorizationPolicy
+            | Self::PeerAuthentication
+            | Self::ServiceCidr
+            | Self::Gateway
+            | Self::HttpRoute => &["v1", "v1beta1"],
+            Self::GrpcRoute => &["v1"],
         }
     }
 
@@ -137,7 +155,10 @@ impl KnownKind {
             | Self::EndpointSlice
             | Self::ServiceAccount
             | Self::AuthorizationPolicy
-            | Self::PeerAuthentication => Scope::Namespaced,
+            | Self::PeerAuthentication
+            | Self::Gateway
+            | Self::HttpRoute
+            | Self::GrpcRoute => Scope::Namespaced,
         }
     }
 }

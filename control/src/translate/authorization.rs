@@ -14,10 +14,10 @@ use crate::objects::meta::StringMap;
 
 mod rule;
 
-use rule::Values;
+pub(super) use rule::Values;
 
 /// The annotation by which a policy is evaluated and logged, and not enforced.
-const DRY_RUN_ANNOTATION: &str = "istio.io/dry-run";
+pub(super) const DRY_RUN_ANNOTATION: &str = "istio.io/dry-run";
 
 /// Translates a policy; `None` where it is not for layer 4.
 pub(super) fn translate(
@@ -88,7 +88,7 @@ impl Elsewhere {
     fn message(self) -> &'static str {
         match self {
             Self::Waypoint => {
-                "a policy with targetRefs is enforced by a waypoint: it has no effect without one"
+                "a policy with targetRefs is enforced by a waypoint"
             }
             Self::Audit => "action AUDIT decides nothing and is not supported at layer 4",
         }

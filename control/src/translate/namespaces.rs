@@ -15,7 +15,8 @@ use ambit_mesh::workload::{TunnelProtocol, Workload};
 use super::endpoints::{self, Endpoints};
 use super::peer_authentication::PeerAuthentications;
 use super::view::{Named, PodsByAddress, View};
-use super::{Notes, Reason, Settings, Translated, authorization, is_root, mesh, service, workload};
+use super::{Reason, Notes, Settings, Translated, authorization, is_root, mesh, service, waypoint, workload};
+use crate::ca::grant::waypoint_caller;
 use crate::inputs::Inputs;
 use crate::objects::{Kind, KnownKind, ObjectKey, Pod};
 
@@ -70,6 +71,13 @@ impl Translator {
         let of_peers = peers.policies().into_iter().map(|policy| (policy.name.clone(), Arc::new(policy)));
         out.policies.extend(of_peers);
         out.join(kept.parts.values());
+        let Translated { for_waypoints, notes, conditions, .. } = &mut out;
+        for gateway in view.gateways.values().flat_map(BTreeMap::values) {
+            waypoint::note_gateway(gateway, &view, notes, conditions);
+        }
+        let mut report = waypoint::routes::Report { notes, conditions };
+        waypoint::routes::translate(&view, &mut report, for_waypoints);
+        waypoint::policies::translate(&view, settings, &mut report, for_waypoints);
         out.mesh_ranges = mesh::ranges(&view, settings);
         out.enrolled_namespaces = mesh::enrolled_namespaces(&view);
         self.kept = Some(kept);
@@ -83,6 +91,8 @@ fn is_for_all(key: &ObjectKey) -> bool {
         Kind::Known(KnownKind::AuthorizationPolicy | KnownKind::PeerAuthentication) => {
             key.namespace.as_deref().is_some_and(is_root)
         }
+        // Objects of any namespace may be bound to it.
+        Kind::Known(KnownKind::Gateway) => true,
         Kind::Known(
             KnownKind::Namespace
             | KnownKind::Node
@@ -90,7 +100,9 @@ fn is_for_all(key: &ObjectKey) -> bool {
             | KnownKind::Service
             | KnownKind::EndpointSlice
             | KnownKind::ServiceAccount
-            | KnownKind::ServiceCidr,
+            | KnownKind::ServiceCidr
+            | KnownKind::HttpRoute
+            | KnownKind::GrpcRoute,
         )
         | Kind::Foreign { .. } => false,
     }
@@ -108,15 +120,16 @@ fn stale<'a>(
         match &key.kind {
             Kind::Known(KnownKind::Namespace) => drop(touched.insert(&key.name)),
             Kind::Known(KnownKind::Node) => touched.extend(view.namespaces_on(&key.name)),
-            // It says nothing about any namespace.
-            Kind::Known(KnownKind::ServiceCidr) => {}
+            // They say nothing about any namespace; routes are translated each time.
+            Kind::Known(KnownKind::ServiceCidr | KnownKind::HttpRoute | KnownKind::GrpcRoute) => {}
             Kind::Known(
                 KnownKind::Pod
                 | KnownKind::Service
                 | KnownKind::EndpointSlice
                 | KnownKind::ServiceAccount
                 | KnownKind::AuthorizationPolicy
-                | KnownKind::PeerAuthentication,
+                | KnownKind::PeerAuthentication
+                | KnownKind::Gateway,
             )
             | Kind::Foreign { .. } => touched.extend(key.namespace.as_deref()),
         }
@@ -141,7 +154,8 @@ impl<'a> Step<'a, '_> {
             out.policies.extend(policy.map(|policy| (policy.name.clone(), Arc::new(policy))));
         }
         for service in self.view.services.get(namespace).into_iter().flatten() {
-            let service = service::translate(service, self.settings, &mut out.notes);
+            let mut said = service::Said { notes: &mut out.notes, conditions: &mut out.conditions };
+            let service = service::translate(service, self.view, self.settings, &mut said);
             out.services.extend(service.map(|service| (service.name.clone(), Arc::new(service))));
         }
         for pod in self.view.pods.get(namespace).into_iter().flatten() {
@@ -151,6 +165,10 @@ impl<'a> Step<'a, '_> {
             let step = workload::Step { view: self.view, peers: self.peers, settings: self.settings };
             let workload = step.translate(pod, addresses, services, &mut out.notes);
             if let Some(workload) = workload {
+                if waypoint::is_instance(pod, self.view) {
+                    let caller = waypoint_caller(pod.namespace(), pod.name());
+                    out.identities.by_node.insert(caller, [workload.identity.clone()].into());
+                }
                 out.add(workload);
             }
         }
@@ -195,6 +213,7 @@ impl Translated {
             for (key, notes) in &part.notes.0 {
                 self.notes.0.entry(key.clone()).or_default().extend(notes.iter().cloned());
             }
+            self.conditions.join(&part.conditions);
         }
     }
 }

@@ -4,8 +4,8 @@ use ambit_mesh::service::{
     self as mesh, AppProtocol, HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, PortMapping, Scope,
 };
 
-use super::view::Named;
-use super::{Notes, Reason, Settings, service_name};
+use super::view::{Named, View};
+use super::{Conditions, Notes, Reason, Settings, service_name, waypoint};
 use crate::objects::Service;
 use crate::objects::service::{IpFamily, ServicePort};
 use crate::objects::values::TargetPort;
@@ -13,11 +13,18 @@ use crate::objects::values::TargetPort;
 /// Istio's way to ask for locality on clusters whose Services have no `trafficDistribution`.
 const DISTRIBUTION_ANNOTATION: &str = "networking.istio.io/traffic-distribution";
 
+/// Where services say what became of them.
+pub(super) struct Said<'a> {
+    pub(super) notes: &'a mut Notes,
+    pub(super) conditions: &'a mut Conditions,
+}
+
 /// Translates a service. An ExternalName is an alias in DNS and nothing to connect to.
 pub(super) fn translate(
     service: &Named<'_, Service>,
+    view: &View<'_>,
     settings: &Settings,
-    notes: &mut Notes,
+    Said { notes, conditions }: &mut Said<'_>,
 ) -> Option<mesh::Service> {
     if service.object.spec.kind.as_deref() == Some("ExternalName") {
         notes.add(service.key, Reason::NoEffect, "a Service of type ExternalName is not part of the mesh");
@@ -29,7 +36,7 @@ pub(super) fn translate(
         addresses: service.object.addresses().into_iter().map(|ip| settings.address(ip)).collect(),
         ports: service.object.tcp_ports().map(port).collect(),
         subject_alt_names: Vec::new(),
-        waypoint: None,
+        waypoint: waypoint::of_service(service, view, conditions),
         load_balancing: load_balancing(service, notes),
         ip_families: ip_families(&service.object.spec.ip_families),
         canonical: true,

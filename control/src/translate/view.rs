@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::inputs::Inputs;
 use crate::objects::meta::StringMap;
 use crate::objects::{
-    AuthorizationPolicy, EndpointSlice, Namespace, Node, Object, ObjectKey, PeerAuthentication, Pod, Service,
+    AuthorizationPolicy, EndpointSlice, Gateway, GrpcRoute, HttpRoute, Namespace, Node, Object, ObjectKey, PeerAuthentication, Pod, Service,
     ServiceCidr,
 };
 use crate::source::Origin;
@@ -26,6 +26,10 @@ pub(super) struct View<'a> {
     pub(super) authorization_policies: BTreeMap<&'a str, Vec<Named<'a, AuthorizationPolicy>>>,
     pub(super) peer_authentications: Vec<Named<'a, PeerAuthentication>>,
     pub(super) service_cidrs: Vec<&'a ServiceCidr>,
+    /// By namespace and name.
+    pub(super) gateways: BTreeMap<&'a str, BTreeMap<&'a str, Named<'a, Gateway>>>,
+    pub(super) http_routes: Vec<Named<'a, HttpRoute>>,
+    pub(super) grpc_routes: Vec<Named<'a, GrpcRoute>>,
 }
 
 /// Which pod has an address.
@@ -127,12 +131,23 @@ impl<'a> View<'a> {
                 self.peer_authentications.push(Named { key, origin, object })
             }
             Object::ServiceCidr(object) => self.service_cidrs.push(object),
+            Object::Gateway(object) => {
+                let of_namespace = self.gateways.entry(namespace).or_default();
+                of_namespace.insert(&key.name, Named { key, origin, object });
+            }
+            Object::HttpRoute(object) => self.http_routes.push(Named { key, origin, object }),
+            Object::GrpcRoute(object) => self.grpc_routes.push(Named { key, origin, object }),
         }
     }
 
     /// The labels of a namespace; none where it is not defined.
     pub(super) fn namespace_labels(&self, namespace: &str) -> Option<&'a StringMap> {
         self.namespaces.get(namespace).map(|namespace| &namespace.metadata.labels)
+    }
+
+    /// The waypoint of this name.
+    pub(super) fn waypoint(&self, namespace: &str, name: &str) -> Option<&Named<'a, Gateway>> {
+        self.gateways.get(namespace)?.get(name).filter(|gateway| gateway.object.is_waypoint())
     }
 
     /// The pod that an address identifies. An address is given to a new pod while the API server may

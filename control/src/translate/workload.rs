@@ -14,7 +14,7 @@ use ambit_mesh::workload::{
 use super::enrolment::{self, Enrolment};
 use super::peer_authentication::PeerAuthentications;
 use super::view::{Named, View};
-use super::{Notes, Reason, Settings, authorization, binding};
+use super::{Notes, Reason, Settings, authorization, binding, waypoint};
 use crate::objects::meta::OwnerReference;
 use crate::objects::{Node, Pod};
 
@@ -63,7 +63,7 @@ impl Step<'_, '_> {
             canonical_name: canonical_name(object, &owner).into(),
             workload_name: owner.name.into(),
             canonical_revision: canonical_revision(object).into(),
-            waypoint: None,
+            waypoint: waypoint::of_pod(pod, view).map(Box::new),
             network_gateway: None,
             application_tunnel: None,
             authorization_policies: policies(pod, view, peers),
@@ -91,6 +91,9 @@ fn identity(pod: &Named<'_, Pod>, settings: &Settings, notes: &mut Notes) -> Opt
 }
 
 fn is_enrolled(pod: &Named<'_, Pod>, view: &View<'_>, notes: &mut Notes) -> bool {
+    if waypoint::is_instance(pod, view) {
+        return false;
+    }
     match enrolment::of(pod.object, view.namespace_labels(pod.namespace())) {
         Enrolment::Enrolled => true,
         Enrolment::NotAsked => false,

@@ -15,6 +15,7 @@ mod redirect;
 mod route;
 mod snapshot;
 mod table;
+mod template;
 mod text;
 mod upstream;
 
@@ -37,5 +38,6 @@ pub use route::{
     RuleAction, Timeouts, WeightedBackend,
 };
 pub use snapshot::{GatewayName, HttpChange, Myself, Subset, SubsetName, WaypointSnapshot, WaypointState};
+pub use template::{InvalidTemplate, is_path_template, path_template, path_template_text};
 pub use text::{InvalidPattern, Pattern, ValueMatch};
 pub use upstream::UpstreamError;

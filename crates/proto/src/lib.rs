@@ -69,6 +69,14 @@ pub mod ambit {
         }
     }
 
+    /// Waypoints.
+    pub mod waypoint {
+        /// Package `ambit.waypoint.v1`: routes and policies of waypoints.
+        pub mod v1 {
+            tonic::include_proto!("ambit.waypoint.v1");
+        }
+    }
+
     /// Workloads.
     pub mod workload {
         /// Package `ambit.workload.v1`: extensions of `istio.workload.Workload`.

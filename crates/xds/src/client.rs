@@ -20,6 +20,7 @@ use tracing::{info, warn};
 pub use connect::ConnectError;
 
 use crate::backoff::Backoff;
+use crate::resource_type::Role;
 use crate::session::{Interest, Session};
 use metrics::Termination;
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub node: Node,
     /// Whether to ask for all workloads and services, or only for those in demand.
     pub addresses: Interest,
+    /// Which types to ask for.
+    pub role: Role,
 }
 
 /// What one response brought.
@@ -67,7 +70,7 @@ struct Stream {
 impl Client {
     /// A client that has received nothing yet.
     pub fn new(config: Config) -> Self {
-        let session = Session::new(config.node.clone(), config.addresses);
+        let session = Session::new(config.node.clone(), config.addresses, config.role);
         Self { config, session, backoff: Backoff::default() }
     }
 

@@ -10,6 +10,7 @@ pub mod mesh;
 pub mod ports;
 pub mod received;
 pub mod service;
+pub mod waypoint;
 pub mod workload;
 
 pub use received::{InvalidResource, Received, ResourceName};

@@ -17,7 +17,7 @@ pub mod server;
 pub mod session;
 pub mod subscriber;
 
-pub use resource_type::ResourceType;
+pub use resource_type::{ResourceType, Role};
 
 /// In `Node.metadata`: the client takes one generation in several responses.
 ///

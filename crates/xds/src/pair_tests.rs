@@ -62,7 +62,7 @@ struct Pair {
 impl Pair {
     fn new(addresses: Interest) -> Self {
         let mut pair = Self {
-            session: Session::new(Node::default(), addresses),
+            session: Session::new(Node::default(), addresses, crate::Role::Node),
             resources: Resources::default(),
             subscribers: BTreeMap::new(),
             requests: VecDeque::new(),
@@ -157,7 +157,9 @@ impl Pair {
             Change::RemovePolicy(name) => drop(self.applied.remove(&name.to_string())),
             Change::Mesh(mesh) => self.mesh = Some(mesh.clone()),
             Change::RemoveMesh => self.mesh = None,
-            Change::Service(_) | Change::RemoveService(_) => panic!("there are no services: {change:?}"),
+            Change::Service(_) | Change::RemoveService(_) | Change::Http(_) => {
+                panic!("nobody sent it: {change:?}")
+            }
         }
     }
 

@@ -9,6 +9,21 @@ pub enum ResourceType {
     Authorization,
     /// `ambit.node.v1.Mesh`: the mesh as a whole. Only our own control has it.
     Mesh,
+    /// `ambit.waypoint.v1.Route`: routes of waypoints.
+    Route,
+    /// `ambit.waypoint.v1.Policy`: policies of waypoints.
+    HttpPolicy,
+    /// `ambit.waypoint.v1.Subset`: named parts of services' endpoints, for waypoints.
+    Subset,
+}
+
+/// Whose client asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// An agent of a node.
+    Node,
+    /// A waypoint.
+    Waypoint,
 }
 
 /// Whether decisions wait for the resources of a type.
@@ -21,8 +36,9 @@ pub enum Need {
 }
 
 impl ResourceType {
-    /// All of them, in the order in which a client asks for them.
-    pub const ALL: [Self; 3] = [Self::Address, Self::Authorization, Self::Mesh];
+    /// All of them, in the order in which a client asks for those of its role.
+    pub const ALL: [Self; 6] =
+        [Self::Address, Self::Authorization, Self::Mesh, Self::Route, Self::HttpPolicy, Self::Subset];
 
     /// The URL that names the type on the wire.
     pub fn type_url(self) -> &'static str {
@@ -30,14 +46,28 @@ impl ResourceType {
             Self::Address => "type.googleapis.com/istio.workload.Address",
             Self::Authorization => "type.googleapis.com/istio.security.Authorization",
             Self::Mesh => "type.googleapis.com/ambit.node.v1.Mesh",
+            Self::Route => "type.googleapis.com/ambit.waypoint.v1.Route",
+            Self::HttpPolicy => "type.googleapis.com/ambit.waypoint.v1.Policy",
+            Self::Subset => "type.googleapis.com/ambit.waypoint.v1.Subset",
         }
     }
 
     /// Whether decisions wait for it.
     pub fn need(self) -> Need {
         match self {
-            Self::Address | Self::Authorization => Need::Required,
+            Self::Address | Self::Authorization | Self::Route | Self::HttpPolicy | Self::Subset => {
+                Need::Required
+            }
             Self::Mesh => Need::Supplementary,
+        }
+    }
+
+    /// Whether clients of a role ask for it.
+    pub fn is_for(self, role: Role) -> bool {
+        match self {
+            Self::Address => true,
+            Self::Authorization | Self::Mesh => role == Role::Node,
+            Self::Route | Self::HttpPolicy | Self::Subset => role == Role::Waypoint,
         }
     }
 

@@ -21,6 +21,9 @@ pub struct Resources {
     addresses: Arc<Collection>,
     authorizations: Arc<Collection>,
     mesh: Arc<Collection>,
+    routes: Arc<Collection>,
+    http_policies: Arc<Collection>,
+    subsets: Arc<Collection>,
 }
 
 /// One resource that is to be different in the next generation.
@@ -51,6 +54,9 @@ impl Resources {
             ResourceType::Address => &mut self.addresses,
             ResourceType::Authorization => &mut self.authorizations,
             ResourceType::Mesh => &mut self.mesh,
+            ResourceType::Route => &mut self.routes,
+            ResourceType::HttpPolicy => &mut self.http_policies,
+            ResourceType::Subset => &mut self.subsets,
         })
     }
 
@@ -60,6 +66,9 @@ impl Resources {
             ResourceType::Address => &self.addresses,
             ResourceType::Authorization => &self.authorizations,
             ResourceType::Mesh => &self.mesh,
+            ResourceType::Route => &self.routes,
+            ResourceType::HttpPolicy => &self.http_policies,
+            ResourceType::Subset => &self.subsets,
         }
     }
 
@@ -73,6 +82,9 @@ impl Resources {
             addresses: Collection::sharing(self.addresses, &previous.addresses),
             authorizations: Collection::sharing(self.authorizations, &previous.authorizations),
             mesh: Collection::sharing(self.mesh, &previous.mesh),
+            routes: Collection::sharing(self.routes, &previous.routes),
+            http_policies: Collection::sharing(self.http_policies, &previous.http_policies),
+            subsets: Collection::sharing(self.subsets, &previous.subsets),
         }
     }
 }

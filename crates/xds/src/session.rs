@@ -25,7 +25,7 @@ use ambit_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDis
 pub use held::Rejection;
 
 use crate::ResourceType;
-use crate::resource_type::Need;
+use crate::resource_type::{Need, Role};
 use subscription::Subscription;
 
 /// What a session asks for.
@@ -62,13 +62,18 @@ impl Session {
     ///
     /// Policies are always asked for as a whole: one that is not known could be the one that
     /// denies.
-    pub fn new(node: Node, addresses: Interest) -> Self {
+    pub fn new(node: Node, addresses: Interest, role: Role) -> Self {
         let interest = |kind| match kind {
             ResourceType::Address => addresses,
-            ResourceType::Authorization | ResourceType::Mesh => Interest::Everything,
+            ResourceType::Authorization
+            | ResourceType::Mesh
+            | ResourceType::Route
+            | ResourceType::HttpPolicy
+            | ResourceType::Subset => Interest::Everything,
         };
         let subscription = |kind| (kind, Subscription::new(node.clone(), kind, interest(kind)));
-        Self { subscriptions: ResourceType::ALL.into_iter().map(subscription).collect() }
+        let kinds = ResourceType::ALL.into_iter().filter(|kind| kind.is_for(role));
+        Self { subscriptions: kinds.map(subscription).collect() }
     }
 
     /// A stream is open: the first requests on it, one for each type that is waited for.

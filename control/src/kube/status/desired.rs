@@ -122,7 +122,10 @@ fn policy_of(key: &ObjectKey) -> Option<PolicyName> {
             | KnownKind::Service
             | KnownKind::EndpointSlice
             | KnownKind::ServiceAccount
-            | KnownKind::ServiceCidr,
+            | KnownKind::ServiceCidr
+            | KnownKind::Gateway
+            | KnownKind::HttpRoute
+            | KnownKind::GrpcRoute,
         )
         | Kind::Foreign { .. } => None,
     }

@@ -1,7 +1,6 @@
 //! AuthorizationPolicy as it is written, and the rules that Istio's admission checks hold it to.
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::text::{IpBlock, Pattern, Port, ServiceAccountName};
 use super::{Action, Condition};
@@ -106,8 +105,8 @@ impl TryFrom<Rule> for super::Rule {
     }
 }
 
-/// A field whose values layer 4 does not use: only that it is set matters.
-type Unused = Option<Vec<IgnoredAny>>;
+/// A field whose values layer 4 does not use.
+type Written = Option<Vec<String>>;
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -128,12 +127,12 @@ struct Source {
     ip_blocks: Vec<IpBlock>,
     #[serde(deserialize_with = "null_is_default")]
     not_ip_blocks: Vec<IpBlock>,
-    remote_ip_blocks: Unused,
-    not_remote_ip_blocks: Unused,
-    request_principals: Unused,
-    not_request_principals: Unused,
-    trust_domains: Unused,
-    not_trust_domains: Unused,
+    remote_ip_blocks: Written,
+    not_remote_ip_blocks: Written,
+    request_principals: Written,
+    not_request_principals: Written,
+    trust_domains: Written,
+    not_trust_domains: Written,
 }
 
 impl Source {
@@ -171,6 +170,14 @@ impl Source {
             ip_blocks: self.ip_blocks.into_iter().map(|block| block.0).collect(),
             not_ip_blocks: self.not_ip_blocks.into_iter().map(|block| block.0).collect(),
             beyond_layer_4,
+            layer_7: super::SourceLayer7 {
+                remote_ip_blocks: self.remote_ip_blocks.unwrap_or_default(),
+                not_remote_ip_blocks: self.not_remote_ip_blocks.unwrap_or_default(),
+                request_principals: self.request_principals.unwrap_or_default(),
+                not_request_principals: self.not_request_principals.unwrap_or_default(),
+                trust_domains: self.trust_domains.unwrap_or_default(),
+                not_trust_domains: self.not_trust_domains.unwrap_or_default(),
+            },
         })
     }
 }
@@ -182,12 +189,12 @@ struct Operation {
     ports: Vec<Port>,
     #[serde(deserialize_with = "null_is_default")]
     not_ports: Vec<Port>,
-    hosts: Unused,
-    not_hosts: Unused,
-    methods: Unused,
-    not_methods: Unused,
-    paths: Unused,
-    not_paths: Unused,
+    hosts: Written,
+    not_hosts: Written,
+    methods: Written,
+    not_methods: Written,
+    paths: Written,
+    not_paths: Written,
 }
 
 impl Operation {
@@ -207,13 +214,21 @@ impl Operation {
             ports: self.ports.into_iter().map(|port| port.0).collect(),
             not_ports: self.not_ports.into_iter().map(|port| port.0).collect(),
             beyond_layer_4,
+            layer_7: super::OperationLayer7 {
+                hosts: self.hosts.unwrap_or_default(),
+                not_hosts: self.not_hosts.unwrap_or_default(),
+                methods: self.methods.unwrap_or_default(),
+                not_methods: self.not_methods.unwrap_or_default(),
+                paths: self.paths.unwrap_or_default(),
+                not_paths: self.not_paths.unwrap_or_default(),
+            },
         })
     }
 }
 
 /// The names of the fields that hold a value.
-fn set_fields<const N: usize>(fields: [(&'static str, &Unused); N]) -> Vec<&'static str> {
-    let is_set = |values: &Unused| values.as_ref().is_some_and(|values| !values.is_empty());
+fn set_fields<const N: usize>(fields: [(&'static str, &Written); N]) -> Vec<&'static str> {
+    let is_set = |values: &Written| values.as_ref().is_some_and(|values| !values.is_empty());
     fields.into_iter().filter(|(_, values)| is_set(values)).map(|(name, _)| name).collect()
 }
 

@@ -20,7 +20,7 @@ impl TryFrom<String> for Pattern {
 }
 
 /// Reads a comparison of text. `spiffe://` before a principal is not part of it.
-pub(super) fn parse_pattern(text: &str) -> Result<StringMatch, String> {
+pub(crate) fn parse_pattern(text: &str) -> Result<StringMatch, String> {
     let pattern = text.strip_prefix("spiffe://").unwrap_or(text);
     let (parsed, literal) = if pattern == "*" {
         (StringMatch::Presence, "")

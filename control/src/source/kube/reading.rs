@@ -78,14 +78,18 @@ pub(super) fn key(kind: KnownKind, json: &str) -> Result<(ObjectKey, String), Un
 /// server has seen to the form.
 fn text(kind: KnownKind, json: &str) -> Option<Arc<str>> {
     match kind {
-        KnownKind::AuthorizationPolicy | KnownKind::PeerAuthentication => Some(compact(json).into()),
+        KnownKind::AuthorizationPolicy
+        | KnownKind::PeerAuthentication
+        | KnownKind::HttpRoute
+        | KnownKind::GrpcRoute => Some(compact(json).into()),
         KnownKind::Namespace
         | KnownKind::Node
         | KnownKind::Pod
         | KnownKind::Service
         | KnownKind::EndpointSlice
         | KnownKind::ServiceAccount
-        | KnownKind::ServiceCidr => None,
+        | KnownKind::ServiceCidr
+        | KnownKind::Gateway => None,
     }
 }
 

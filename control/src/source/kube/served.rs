@@ -71,7 +71,12 @@ fn presence(kind: KnownKind) -> Presence {
         | KnownKind::Service
         | KnownKind::EndpointSlice
         | KnownKind::ServiceAccount => Presence::Always { version: "v1" },
-        KnownKind::AuthorizationPolicy | KnownKind::PeerAuthentication | KnownKind::ServiceCidr => {
+        KnownKind::AuthorizationPolicy
+        | KnownKind::PeerAuthentication
+        | KnownKind::ServiceCidr
+        | KnownKind::Gateway
+        | KnownKind::HttpRoute
+        | KnownKind::GrpcRoute => {
             Presence::WhenServed
         }
     }

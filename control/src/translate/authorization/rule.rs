@@ -13,7 +13,7 @@ pub(super) fn beyond_layer_4(rule: &Rule) -> Vec<&str> {
     let from = rule.from.iter().flat_map(|source| source.beyond_layer_4.iter().copied());
     let to = rule.to.iter().flat_map(|operation| operation.beyond_layer_4.iter().copied());
     let when = rule.when.iter().filter_map(|condition| match condition {
-        Condition::BeyondLayer4 { key } => Some(key.as_str()),
+        Condition::BeyondLayer4 { key, .. } => Some(key.as_str()),
         Condition::SourceIp(_)
         | Condition::SourceNamespace(_)
         | Condition::SourcePrincipal(_)
@@ -25,11 +25,11 @@ pub(super) fn beyond_layer_4(rule: &Rule) -> Vec<&str> {
 }
 
 /// What the values of a policy are relative to.
-pub(super) struct Values<'a> {
+pub(in crate::translate) struct Values<'a> {
     /// The policy's namespace: where a service account without namespace lives.
-    pub(super) namespace: &'a str,
+    pub(in crate::translate) namespace: &'a str,
     /// What `cluster.local` in a principal stands for.
-    pub(super) trust_domain: &'a TrustDomain,
+    pub(in crate::translate) trust_domain: &'a TrustDomain,
 }
 
 impl Values<'_> {
@@ -94,7 +94,7 @@ impl Values<'_> {
 
     /// Istio, "Trust Domain Migration": `cluster.local` in a principal points to the trust domain of
     /// the mesh.
-    fn principals(&self, principals: &[StringMatch]) -> Vec<StringMatch> {
+    pub(in crate::translate) fn principals(&self, principals: &[StringMatch]) -> Vec<StringMatch> {
         let own = |text: &str| match text.strip_prefix("cluster.local/") {
             Some(rest) => format!("{}/{rest}", self.trust_domain).into(),
             None => text.into(),
@@ -107,7 +107,7 @@ impl Values<'_> {
         principals.iter().map(principal).collect()
     }
 
-    fn service_accounts(&self, names: &[ServiceAccountName]) -> Vec<ServiceAccountMatch> {
+    pub(in crate::translate) fn service_accounts(&self, names: &[ServiceAccountName]) -> Vec<ServiceAccountMatch> {
         let name = |name: &ServiceAccountName| ServiceAccountMatch {
             namespace: name.namespace.as_deref().unwrap_or(self.namespace).into(),
             service_account: name.name.as_str().into(),

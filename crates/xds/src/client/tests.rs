@@ -111,6 +111,7 @@ impl Agent {
             cluster_id: "Kubernetes".into(),
             node: Node { id: "agent".into(), ..Node::default() },
             addresses,
+            role: Role::Node,
         });
         let (demand, names) = mpsc::channel(1);
         let (applied, state) = watch::channel((State::default(), false));
@@ -237,6 +238,7 @@ fn config(port: u16, directory: &Path, root: &str, token: &str) -> Config {
         cluster_id: "Kubernetes".into(),
         node: Node::default(),
         addresses: Interest::Everything,
+        role: Role::Node,
     }
 }
 

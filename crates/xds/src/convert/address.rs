@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ambit_mesh::address::{GatewayAddress, GatewayDestination, Network, NetworkAddress, ServiceName};
+use ambit_mesh::http::{RouteKind, RouteName, SubsetName};
 use ambit_mesh::policy::PolicyName;
 use ambit_proto::istio::workload as proto;
 use ambit_proto::istio::workload::gateway_address::Destination;
@@ -104,6 +105,28 @@ pub fn service_name(text: &str) -> Result<ServiceName, InvalidName> {
 pub fn policy_name(text: &str) -> Result<PolicyName, InvalidName> {
     let (namespace, name) = two_parts(text)?;
     Ok(PolicyName { namespace, name })
+}
+
+/// Reads `<kind>/<namespace>/<name>` of a route.
+///
+/// # Errors
+/// When the text has another form.
+pub fn route_name(text: &str) -> Result<RouteName, InvalidName> {
+    let invalid = || InvalidName { text: text.into() };
+    let (kind, rest) = text.split_once('/').ok_or_else(invalid)?;
+    let (namespace, name) = two_parts(rest)?;
+    let kind = RouteKind::ALL.into_iter().find(|known| known.as_str() == kind).ok_or_else(invalid)?;
+    Ok(RouteName { kind, namespace, name })
+}
+
+/// Reads `<namespace>/<hostname>/<name>` of a subset.
+///
+/// # Errors
+/// When the text has another form.
+pub fn subset_name(text: &str) -> Result<SubsetName, InvalidName> {
+    let invalid = || InvalidName { text: text.into() };
+    let (service, name) = text.rsplit_once('/').filter(|(_, name)| !name.is_empty()).ok_or_else(invalid)?;
+    Ok(SubsetName { service: service_name(service)?, name: name.into() })
 }
 
 fn two_parts(text: &str) -> Result<(Arc<str>, Arc<str>), InvalidName> {

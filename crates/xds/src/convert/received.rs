@@ -6,12 +6,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use ambit_mesh::address::ServiceName;
+use ambit_mesh::http::{HttpChange, HttpPolicy, Route, RouteName, Subset, SubsetName};
 use ambit_mesh::mesh::Mesh;
 use ambit_mesh::policy::{AuthorizationPolicy, PolicyName};
 use ambit_mesh::service::Service;
 use ambit_mesh::snapshot::Change;
 use ambit_mesh::workload::{Workload, WorkloadUid};
 use ambit_proto::ambit::node::v1 as node;
+use ambit_proto::ambit::waypoint::v1;
 use ambit_proto::envoy::service::discovery::v3::Resource;
 use ambit_proto::istio::workload::{self as proto, address::Type};
 use prost::{DecodeError, Message};
@@ -19,6 +21,7 @@ use prost::{DecodeError, Message};
 use super::authorization::{self, InvalidAuthorization};
 use super::mesh::{self, InvalidMesh};
 use super::service::{self, InvalidService};
+use super::waypoint::{self, InvalidWaypointResource};
 use super::workload::{self, InvalidWorkload};
 use crate::ResourceType;
 
@@ -33,6 +36,12 @@ pub enum Received {
     Policy(Arc<AuthorizationPolicy>),
     /// The mesh as a whole.
     Mesh(Arc<Mesh>),
+    /// A route.
+    Route(Arc<Route>),
+    /// A policy of waypoints.
+    HttpPolicy(Arc<HttpPolicy>),
+    /// A subset.
+    Subset(Arc<Subset>),
 }
 
 /// What was received under a resource's name.
@@ -49,6 +58,12 @@ pub enum ResourceName {
     Policy(PolicyName),
     /// The mesh as a whole.
     Mesh,
+    /// A route.
+    Route(RouteName),
+    /// A policy of waypoints.
+    HttpPolicy(PolicyName),
+    /// A subset.
+    Subset(SubsetName),
 }
 
 impl Received {
@@ -67,6 +82,15 @@ impl Received {
             ResourceType::Mesh => {
                 Self::Mesh(Arc::new(mesh::from_proto(&node::Mesh::decode(body.value.as_slice())?)?))
             }
+            ResourceType::Route => {
+                Self::Route(Arc::new(waypoint::route::from_proto(&whole::<v1::Route>(&body.value)?)?))
+            }
+            ResourceType::HttpPolicy => {
+                Self::HttpPolicy(Arc::new(waypoint::policy::from_proto(&whole::<v1::Policy>(&body.value)?)?))
+            }
+            ResourceType::Subset => {
+                Self::Subset(Arc::new(waypoint::subset::from_proto(&whole::<v1::Subset>(&body.value)?)?))
+            }
         };
         let own_name = received.name().to_string();
         if own_name != resource.name {
@@ -82,6 +106,9 @@ impl Received {
             Self::Service(service) => ResourceName::Service(service.name.clone()),
             Self::Policy(policy) => ResourceName::Policy(policy.name.clone()),
             Self::Mesh(_) => ResourceName::Mesh,
+            Self::Route(route) => ResourceName::Route(route.name.clone()),
+            Self::HttpPolicy(policy) => ResourceName::HttpPolicy(policy.name.clone()),
+            Self::Subset(subset) => ResourceName::Subset(subset.name.clone()),
         }
     }
 
@@ -92,6 +119,9 @@ impl Received {
             Self::Service(service) => Change::Service(service),
             Self::Policy(policy) => Change::Policy(policy),
             Self::Mesh(mesh) => Change::Mesh(mesh),
+            Self::Route(route) => Change::Http(HttpChange::Route(route)),
+            Self::HttpPolicy(policy) => Change::Http(HttpChange::Policy(policy)),
+            Self::Subset(subset) => Change::Http(HttpChange::Subset(subset)),
         }
     }
 }
@@ -104,6 +134,9 @@ impl ResourceName {
             Self::Service(name) => Change::RemoveService(name),
             Self::Policy(name) => Change::RemovePolicy(name),
             Self::Mesh => Change::RemoveMesh,
+            Self::Route(name) => Change::Http(HttpChange::RemoveRoute(name)),
+            Self::HttpPolicy(name) => Change::Http(HttpChange::RemovePolicy(name)),
+            Self::Subset(name) => Change::Http(HttpChange::RemoveSubset(name)),
         }
     }
 }
@@ -116,8 +149,22 @@ impl fmt::Display for ResourceName {
             Self::Service(name) => name.fmt(f),
             Self::Policy(name) => name.fmt(f),
             Self::Mesh => f.write_str(mesh::NAME),
+            Self::Route(name) => name.fmt(f),
+            Self::HttpPolicy(name) => name.fmt(f),
+            Self::Subset(name) => name.fmt(f),
         }
     }
+}
+
+/// Decodes a message of which nothing may be left out: a field that this build does not know would be
+/// a condition that is dropped. Our own control writes each field once and no defaults, so that a
+/// message that loses octets held one.
+fn whole<M: Message + Default>(octets: &[u8]) -> Result<M, InvalidResource> {
+    let message = M::decode(octets)?;
+    if message.encoded_len() != octets.len() {
+        return Err(InvalidResource::LaterVersion);
+    }
+    Ok(message)
 }
 
 fn address(octets: &[u8]) -> Result<Received, InvalidResource> {
@@ -160,6 +207,12 @@ pub enum InvalidResource {
     /// It is not an enforceable policy.
     #[error("policy")]
     Authorization(#[from] InvalidAuthorization),
+    /// It holds fields that are not known here.
+    #[error("it holds fields of a later version: update this proxy")]
+    LaterVersion,
+    /// It is not a usable route, policy or subset.
+    #[error("waypoint")]
+    Waypoint(#[from] InvalidWaypointResource),
     /// It does not say what the mesh is.
     #[error("mesh")]
     Mesh(#[from] InvalidMesh),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ambit_mesh::address::{Network, NetworkAddress};
+use ambit_mesh::http::{HttpPolicy, Route, Subset};
 use ambit_mesh::mesh::Mesh;
 use ambit_mesh::policy::AuthorizationPolicy;
 use ambit_mesh::service::Service;
@@ -16,7 +17,7 @@ use prost::Message;
 use prost_types::Any;
 
 use crate::ResourceType;
-use crate::convert::{authorization, mesh, service, workload};
+use crate::convert::{authorization, mesh, service, waypoint, workload};
 
 /// A resource with its name, and a version that is the digest of its content.
 ///
@@ -61,6 +62,24 @@ impl Resource {
         Self::new(ResourceType::Mesh, mesh::NAME, Vec::new(), &mesh::to_proto(from))
     }
 
+    /// Encodes a route.
+    pub fn route(from: &Route) -> Self {
+        let body = waypoint::route::to_proto(from);
+        Self::new(ResourceType::Route, &from.name.to_string(), Vec::new(), &body)
+    }
+
+    /// Encodes a policy of waypoints.
+    pub fn http_policy(from: &HttpPolicy) -> Self {
+        let body = waypoint::policy::to_proto(from);
+        Self::new(ResourceType::HttpPolicy, &from.name.to_string(), Vec::new(), &body)
+    }
+
+    /// Encodes a subset.
+    pub fn subset(from: &Subset) -> Self {
+        let body = waypoint::subset::to_proto(from);
+        Self::new(ResourceType::Subset, &from.name.to_string(), Vec::new(), &body)
+    }
+
     fn new(kind: ResourceType, name: &str, aliases: Vec<Arc<str>>, body: &impl Message) -> Self {
         let body = body.encode_to_vec();
         Self { kind, name: name.into(), version: version(&body), aliases, body }
@@ -71,7 +90,9 @@ impl Resource {
         self.kind
     }
 
-    /// Its name: a workload's uid, or `<namespace>/<hostname>`, `<namespace>/<name>`, or `mesh`.
+    /// Its name: a workload's uid, `<namespace>/<hostname>` of a service,
+    /// `<namespace>/<name>` of a policy, `<kind>/<namespace>/<name>` of a route,
+    /// `<namespace>/<hostname>/<name>` of a subset, or `mesh`.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }

@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use ambit_mesh::http::HttpPolicy;
 use ambit_mesh::policy::{AuthorizationPolicy, PolicyName, PolicyScope};
 use ambit_mesh::snapshot::Change;
 use ambit_mesh::workload::WorkloadUid;
 use ambit_proto::envoy::service::discovery::v3::Resource;
 
 use crate::ResourceType;
-use crate::convert::address::{policy_name, service_name};
-use crate::convert::{InvalidResource, Received, ResourceName, authorization};
+use crate::convert::address::{policy_name, route_name, service_name, subset_name};
+use crate::convert::{InvalidResource, Received, ResourceName, authorization, waypoint};
 
 #[derive(Debug)]
 pub(super) struct Held {
@@ -36,8 +37,13 @@ enum Kind {
     Service,
     Policy,
     Mesh,
+    Route,
+    HttpPolicy,
+    Subset,
     /// A policy under a name that is none.
     Nameless,
+    /// A policy of waypoints under a name that is none.
+    NamelessHttp,
 }
 
 #[derive(Debug)]
@@ -115,6 +121,10 @@ impl Held {
             ResourceName::Policy(policy) if policy.to_string() == name => (Kind::Policy, name.into()),
             ResourceName::Policy(_) => (Kind::Nameless, name.into()),
             ResourceName::Mesh => (Kind::Mesh, name.into()),
+            ResourceName::Route(_) => (Kind::Route, name.into()),
+            ResourceName::HttpPolicy(policy) if policy.to_string() == name => (Kind::HttpPolicy, name.into()),
+            ResourceName::HttpPolicy(_) => (Kind::NamelessHttp, name.into()),
+            ResourceName::Subset(_) => (Kind::Subset, name.into()),
         };
         let before = self.by_name.get(&name).map(|entry| entry.kind);
         // A name that was a service's can become a workload's.
@@ -130,14 +140,21 @@ impl Held {
     /// which is closed; a policy without one would be missing where it should deny.
     fn close_without(&mut self, resource: &Resource, changes: &mut Vec<Change>) {
         match self.kind {
-            ResourceType::Address | ResourceType::Mesh => return,
-            ResourceType::Authorization => {}
+            ResourceType::Address | ResourceType::Mesh | ResourceType::Route | ResourceType::Subset => return,
+            ResourceType::Authorization | ResourceType::HttpPolicy => {}
         }
         let last = self.by_name.get(resource.name.as_str()).map(|entry| &entry.version);
         if let Some(Version::Good(_)) = last {
             return;
         }
-        let policy = Received::Policy(Arc::new(stand_in(resource)));
+        let policy = match self.kind {
+            ResourceType::HttpPolicy => Received::HttpPolicy(Arc::new(http_stand_in(resource))),
+            ResourceType::Authorization
+            | ResourceType::Address
+            | ResourceType::Mesh
+            | ResourceType::Route
+            | ResourceType::Subset => Received::Policy(Arc::new(stand_in(resource))),
+        };
         self.put(resource.name.clone(), policy, Version::StandIn, changes);
     }
 }
@@ -152,6 +169,10 @@ impl Kind {
             Self::Policy => policy_name(name).ok().map(ResourceName::Policy),
             Self::Mesh => Some(ResourceName::Mesh),
             Self::Nameless => Some(ResourceName::Policy(nameless(name))),
+            Self::Route => route_name(name).ok().map(ResourceName::Route),
+            Self::HttpPolicy => policy_name(name).ok().map(ResourceName::HttpPolicy),
+            Self::Subset => subset_name(name).ok().map(ResourceName::Subset),
+            Self::NamelessHttp => Some(ResourceName::HttpPolicy(nameless(name))),
         }
     }
 }
@@ -159,6 +180,12 @@ impl Kind {
 /// The name of what stands in for a policy whose own name cannot be read.
 fn nameless(text: &str) -> PolicyName {
     PolicyName { namespace: "".into(), name: text.into() }
+}
+
+fn http_stand_in(resource: &Resource) -> HttpPolicy {
+    let octets = resource.resource.as_ref().map(|body| body.value.as_slice()).unwrap_or_default();
+    let name = policy_name(&resource.name).unwrap_or_else(|invalid| nameless(&invalid.text));
+    waypoint::policy::stand_in(name, octets)
 }
 
 fn stand_in(resource: &Resource) -> AuthorizationPolicy {

@@ -148,6 +148,7 @@ impl<'a> Mesh<'a> {
             cluster_id: "Kubernetes".into(),
             node: XdsNode { id: format!("ztunnel~{}", control.name()), ..XdsNode::default() },
             addresses: Interest::Everything,
+            role: ambit_xds::Role::Node,
         }))
     }
 

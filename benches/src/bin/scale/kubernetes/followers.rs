@@ -77,6 +77,7 @@ impl Followers {
                 cluster_id: "Kubernetes".into(),
                 node: Node { id: format!("ztunnel~{node}"), ..Node::default() },
                 addresses: Interest::Everything,
+                role: ambit_xds::Role::Node,
             });
             let (expected, publish) = (Arc::clone(&expected), Arc::clone(&publish));
             tasks.spawn(async move {

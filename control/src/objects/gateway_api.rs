@@ -1,0 +1,12 @@
+//! Kinds of the Gateway API, as far as a mesh uses them.
+//!
+//! Matches are read strictly: a condition that is not understood would widen what a rule takes.
+
+pub mod gateway;
+pub mod grpc_route;
+pub mod http_route;
+pub mod parts;
+
+pub use gateway::Gateway;
+pub use grpc_route::GrpcRoute;
+pub use http_route::HttpRoute;
