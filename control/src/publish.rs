@@ -109,9 +109,10 @@ fn updates<'a>(
     let policies = differing([&before.policies, &now.policies], Resource::policy, |name| {
         Update::Remove(ResourceType::Authorization, name.to_string())
     });
-    let routes = differing([&before.for_waypoints.routes, &now.for_waypoints.routes], Resource::route, |name| {
-        Update::Remove(ResourceType::Route, name.to_string())
-    });
+    let routes =
+        differing([&before.for_waypoints.routes, &now.for_waypoints.routes], Resource::route, |name| {
+            Update::Remove(ResourceType::Route, name.to_string())
+        });
     let http_policies = [&before.for_waypoints.policies, &now.for_waypoints.policies];
     let http_policies = differing(http_policies, Resource::http_policy, |name| {
         Update::Remove(ResourceType::HttpPolicy, name.to_string())

@@ -20,8 +20,8 @@ use crate::objects::ObjectKey;
 
 mod authorization;
 mod binding;
-mod endpoints;
 pub mod conditions;
+mod endpoints;
 mod enrolment;
 mod mesh;
 mod namespaces;
@@ -31,10 +31,10 @@ mod view;
 mod waypoint;
 mod workload;
 
-pub use namespaces::Translator;
 pub use conditions::{Condition, Conditions};
-pub use waypoint::ForWaypoints;
+pub use namespaces::Translator;
 pub use peer_authentication::converted as converted_peer_authentication;
+pub use waypoint::ForWaypoints;
 
 /// Namespaces in which an object without selector applies to the whole mesh. Istio has one; users
 /// who come from there keep theirs.

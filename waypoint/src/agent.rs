@@ -18,6 +18,7 @@ use ambit_runtime::readiness::Readiness;
 use ambit_runtime::shutdown::{self, ShutdownHandle};
 use ambit_runtime::telemetry::logging::Logging;
 use ambit_runtime::telemetry::metrics::Metrics;
+use ambit_xds::Role;
 use ambit_xds::client::{Client, Config};
 use ambit_xds::session::Interest;
 use http::Uri;
@@ -221,6 +222,7 @@ fn xds_client(config: &RunConfig) -> Result<Client, StartError> {
         token_file: config.control.token_file.clone(),
         cluster_id: config.cluster_id.clone(),
         node: node(config),
+        role: Role::Waypoint,
         addresses: Interest::Everything,
     }))
 }

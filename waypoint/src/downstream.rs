@@ -24,7 +24,7 @@ pub async fn serve(worker: &Rc<Worker>, caller: Rc<Caller>, mut wire: Wire, decl
             match look(worker, &mut wire, worker.shared.config.idle_timeout).await {
                 // Whatever it is, it is not what its service says, so that no policy could judge it.
                 Detected::Opaque => Detected::Http1,
-                detected => detected,
+                detected @ (Detected::Http1 | Detected::Http2 | Detected::Undecided) => detected,
             }
         }
         AppProtocol::Unknown => look(worker, &mut wire, worker.shared.config.detect_timeout).await,
@@ -48,7 +48,7 @@ async fn look(worker: &Worker, wire: &mut Wire, first: Duration) -> Detected {
     loop {
         match detect(wire.unread()) {
             Detected::Undecided => {}
-            detected => return detected,
+            detected @ (Detected::Http1 | Detected::Http2 | Detected::Opaque) => return detected,
         }
         let may_end = is_declared && wire.unread().is_empty();
         let filled = tokio::select! {

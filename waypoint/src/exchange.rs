@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ambit_mesh::http::{Decision, Forward, Head, NotServed, Outcome, WaypointSnapshot, decide};
 use ambit_mesh::service::AppProtocol;
@@ -127,18 +128,17 @@ enum Forwarded {
 }
 
 impl Call<'_> {
-    async fn serve(self, snapshot: Arc<WaypointSnapshot>, body: Body, mut responder: Responder) -> End {
+    async fn serve(self, snapshot: Arc<WaypointSnapshot>, mut body: Body, mut responder: Responder) -> End {
         let decision = match self.decide(&snapshot) {
             Ok(decision) => decision,
             Err(error) => {
                 let reply = Reply::new(StatusCode::NOT_FOUND, "", "NR", "route_not_found").because(error);
-                return self.reply(reply, &body, &mut responder).await;
+                return self.reply(reply, &mut body, &mut responder).await;
             }
         };
         self.record.decided(&decision);
         let reply = match decision.outcome {
             Outcome::Forward(forward) => {
-                let mut body = body;
                 let forwarded = self.forward(&snapshot, &forward, &mut body, &mut responder).await;
                 match forwarded {
                     Forwarded::Done { is_whole } => {
@@ -148,7 +148,7 @@ impl Call<'_> {
                     Forwarded::Cut => return End::Cut,
                     Forwarded::Failed(mut reply) => {
                         forward.response.apply(&mut reply.headers);
-                        return self.reply(reply, &body, &mut responder).await;
+                        return self.reply(reply, &mut body, &mut responder).await;
                     }
                 }
             }
@@ -160,8 +160,8 @@ impl Call<'_> {
                 response.apply(&mut reply.headers);
                 reply
             }
-            Outcome::Respond { status, body, response } => {
-                let mut reply = Reply::new(status_of(status), body.to_vec(), "-", "direct_response");
+            Outcome::Respond { status, body: text, response } => {
+                let mut reply = Reply::new(status_of(status), text.to_vec(), "-", "direct_response");
                 response.apply(&mut reply.headers);
                 reply
             }
@@ -177,7 +177,7 @@ impl Call<'_> {
                 Reply::new(status_of(status), format!("{why}\n"), "DPE", "request_refused").because(why)
             }
         };
-        self.reply(reply, &body, &mut responder).await
+        self.reply(reply, &mut body, &mut responder).await
     }
 
     fn decide(self, snapshot: &WaypointSnapshot) -> Result<Decision, NotServed> {
@@ -205,7 +205,12 @@ impl Call<'_> {
     }
 
     /// Sends an answer of our own.
-    async fn reply(self, reply: Reply, body: &Body, responder: &mut Responder) -> End {
+    async fn reply(self, reply: Reply, body: &mut Body, responder: &mut Responder) -> End {
+        // What is small is read to its end, so that the connection can go on; a client that waits for
+        // leave to send is told the answer instead.
+        if !self.request.expects_continue {
+            body.discard(DISCARD, DISCARD_TIME).await;
+        }
         let (grpc_status, reply) = if self.request.is_grpc() {
             let (status, reply) = reply.for_grpc();
             (Some(status), reply)
@@ -502,6 +507,12 @@ fn not_connected(error: &DialError) -> Reply {
     Reply::new(StatusCode::SERVICE_UNAVAILABLE, text, "UF", "upstream_reset_before_response_started")
         .because(error)
 }
+
+/// Octets of a refused request's body that are worth reading to keep its connection.
+const DISCARD: usize = 64 * 1024;
+
+/// How long they may take.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 async fn by<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
     match deadline {

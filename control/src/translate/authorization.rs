@@ -87,9 +87,7 @@ impl Enforcement {
 impl Elsewhere {
     fn message(self) -> &'static str {
         match self {
-            Self::Waypoint => {
-                "a policy with targetRefs is enforced by a waypoint"
-            }
+            Self::Waypoint => "a policy with targetRefs is enforced by a waypoint",
             Self::Audit => "action AUDIT decides nothing and is not supported at layer 4",
         }
     }

@@ -15,7 +15,7 @@ use ambit_mesh::workload::{TunnelProtocol, Workload};
 use super::endpoints::{self, Endpoints};
 use super::peer_authentication::PeerAuthentications;
 use super::view::{Named, PodsByAddress, View};
-use super::{Reason, Notes, Settings, Translated, authorization, is_root, mesh, service, waypoint, workload};
+use super::{Notes, Reason, Settings, Translated, authorization, is_root, mesh, service, waypoint, workload};
 use crate::ca::grant::waypoint_caller;
 use crate::inputs::Inputs;
 use crate::objects::{Kind, KnownKind, ObjectKey, Pod};

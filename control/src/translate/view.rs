@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use crate::inputs::Inputs;
 use crate::objects::meta::StringMap;
 use crate::objects::{
-    AuthorizationPolicy, EndpointSlice, Gateway, GrpcRoute, HttpRoute, Namespace, Node, Object, ObjectKey, PeerAuthentication, Pod, Service,
-    ServiceCidr,
+    AuthorizationPolicy, EndpointSlice, Gateway, GrpcRoute, HttpRoute, Namespace, Node, Object, ObjectKey,
+    PeerAuthentication, Pod, Service, ServiceCidr,
 };
 use crate::source::Origin;
 

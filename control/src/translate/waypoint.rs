@@ -59,9 +59,7 @@ fn asked<'a>(namespace: &'a str, own: &'a Meta, of_namespace: Option<&'a StringM
     let value = |label: &str| labels.get(label).map(String::as_str).filter(|value| !value.is_empty());
     match value(USE_WAYPOINT) {
         None | Some("none") => Asked::Nothing,
-        Some(name) => {
-            Asked::Waypoint { namespace: value(USE_WAYPOINT_NAMESPACE).unwrap_or(namespace), name }
-        }
+        Some(name) => Asked::Waypoint { namespace: value(USE_WAYPOINT_NAMESPACE).unwrap_or(namespace), name },
     }
 }
 
@@ -143,7 +141,8 @@ fn binding(
         Traffic::Workloads => gateway.object.is_for_workloads(),
     };
     if !takes {
-        let message = format!("waypoint {namespace}/{name} is not for this traffic: check istio.io/waypoint-for");
+        let message =
+            format!("waypoint {namespace}/{name} is not for this traffic: check istio.io/waypoint-for");
         return (None, condition(false, "UnsupportedTrafficType", message));
     }
     if !gateway.object.allows(namespace, from, view.namespace_labels(from)) {
@@ -174,7 +173,9 @@ pub(super) fn note_gateway(
     }
     let hbone = gateway.object.spec.listeners.iter().find(|listener| listener.protocol == "HBONE");
     let problem = match hbone {
-        None => Some("no listener has protocol HBONE: traffic that is bound to it is taken on 15008".to_owned()),
+        None => {
+            Some("no listener has protocol HBONE: traffic that is bound to it is taken on 15008".to_owned())
+        }
         Some(listener) if listener.port != HBONE_PORT => {
             Some(format!("port {} of its listener is not used: a waypoint listens on 15008", listener.port))
         }
@@ -183,7 +184,8 @@ pub(super) fn note_gateway(
     if let Some(problem) = problem {
         notes.add(gateway.key, Reason::NoEffect, problem);
     }
-    conditions.add(gateway.key, Condition::new("Accepted", true, "Accepted", "a waypoint of this mesh".into()));
+    conditions
+        .add(gateway.key, Condition::new("Accepted", true, "Accepted", "a waypoint of this mesh".into()));
     let services = view.services.get(gateway.namespace()).into_iter().flatten();
     let has_service = services.into_iter().any(|service| service.name() == gateway.name());
     let mut pods = view.pods.get(gateway.namespace()).into_iter().flatten();

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
@@ -34,6 +35,23 @@ impl Body {
                 Ok(session.read_trailers().await.map_err(failed)?.map(Frame::Trailers))
             }
         }
+    }
+
+    /// Reads and forgets what is left, if it is little and comes soon.
+    pub(super) async fn discard(&mut self, limit: usize, time: Duration) {
+        let reading = async {
+            let mut octets = 0;
+            while let Ok(Some(frame)) = self.frame().await {
+                if let Frame::Data(data) = frame {
+                    octets += data.len();
+                }
+                if octets > limit {
+                    return;
+                }
+            }
+        };
+        // What comes later ends with the connection.
+        let _ = tokio::time::timeout(time, reading).await;
     }
 
     /// Whether all of it was read.

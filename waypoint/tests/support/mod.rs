@@ -1,7 +1,6 @@
 //! A waypoint, its clients and its endpoints in one process: loopback addresses stand for pods.
 
-#![expect(clippy::allow_attributes, reason = "what is unused differs between test binaries")]
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::allow_attributes, dead_code, reason = "each test binary uses a part of this")]
 
 #[path = "../../../crates/hbone/tests/support/certificates.rs"]
 mod certificates;

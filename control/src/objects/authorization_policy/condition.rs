@@ -67,10 +67,9 @@ impl TryFrom<Raw> for Condition {
                 .map(Self::SourceServiceAccount),
             "destination.ip" => raw.parse(parse_ip_block).map(Self::DestinationIp),
             "destination.port" => raw.parse(parse_port).map(Self::DestinationPort),
-            key if is_beyond_layer_4(key) => Ok(Self::BeyondLayer4 {
-                values: raw.parse(|text| Ok(text.to_owned()))?,
-                key: raw.key,
-            }),
+            key if is_beyond_layer_4(key) => {
+                Ok(Self::BeyondLayer4 { values: raw.parse(|text| Ok(text.to_owned()))?, key: raw.key })
+            }
             key => Err(format!("unknown attribute: {key}")),
         }
     }

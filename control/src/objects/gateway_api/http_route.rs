@@ -153,7 +153,10 @@ impl PathMatch {
             return Ok(());
         }
         if !self.value.starts_with('/') {
-            return Err("value must be an absolute path and start with '/' when type one of ['Exact', 'PathPrefix']".to_owned());
+            return Err(
+                "value must be an absolute path and start with '/' when type one of ['Exact', 'PathPrefix']"
+                    .to_owned(),
+            );
         }
         for part in ["//", "/./", "/../", "%2f", "%2F", "#"] {
             if self.value.contains(part) {

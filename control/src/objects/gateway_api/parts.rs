@@ -68,7 +68,8 @@ pub struct BackendRef {
 impl BackendRef {
     /// Whether it is a service.
     pub fn is_service(&self) -> bool {
-        self.group.as_deref().unwrap_or_default().is_empty() && self.kind.as_deref().unwrap_or("Service") == "Service"
+        self.group.as_deref().unwrap_or_default().is_empty()
+            && self.kind.as_deref().unwrap_or("Service") == "Service"
     }
 }
 

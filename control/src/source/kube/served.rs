@@ -76,9 +76,7 @@ fn presence(kind: KnownKind) -> Presence {
         | KnownKind::ServiceCidr
         | KnownKind::Gateway
         | KnownKind::HttpRoute
-        | KnownKind::GrpcRoute => {
-            Presence::WhenServed
-        }
+        | KnownKind::GrpcRoute => Presence::WhenServed,
     }
 }
 

@@ -107,7 +107,10 @@ impl Values<'_> {
         principals.iter().map(principal).collect()
     }
 
-    pub(in crate::translate) fn service_accounts(&self, names: &[ServiceAccountName]) -> Vec<ServiceAccountMatch> {
+    pub(in crate::translate) fn service_accounts(
+        &self,
+        names: &[ServiceAccountName],
+    ) -> Vec<ServiceAccountMatch> {
         let name = |name: &ServiceAccountName| ServiceAccountMatch {
             namespace: name.namespace.as_deref().unwrap_or(self.namespace).into(),
             service_account: name.name.as_str().into(),

@@ -54,7 +54,9 @@ impl Step<'_, '_> {
             match self.target(target) {
                 Ok((target, bound)) => {
                     let condition = match bound {
-                        Ok(to) => Condition::new(WAYPOINT_ACCEPTED, true, "Accepted", format!("bound to {to}")),
+                        Ok(to) => {
+                            Condition::new(WAYPOINT_ACCEPTED, true, "Accepted", format!("bound to {to}"))
+                        }
                         Err(why) => Condition::new(WAYPOINT_ACCEPTED, false, "AncestorNotBound", why),
                     };
                     report.conditions.add(self.policy.key, condition);
@@ -99,7 +101,10 @@ impl Step<'_, '_> {
     ) -> Result<(PolicyTarget, Result<String, String>), (&'static str, String)> {
         let namespace = self.policy.namespace();
         if target.namespace.as_deref().is_some_and(|other| other != namespace) {
-            return Err(("Invalid", format!("{} {}: only the policy's own namespace is allowed", target.kind, target.name)));
+            return Err((
+                "Invalid",
+                format!("{} {}: only the policy's own namespace is allowed", target.kind, target.name),
+            ));
         }
         match (target.group.as_str(), target.kind.as_str()) {
             ("" | "core", "Service") => {
@@ -124,12 +129,16 @@ impl Step<'_, '_> {
             }
             ("gateway.networking.k8s.io", "GatewayClass") if is_root(namespace) => {
                 let is_ours = ["ambit-waypoint", "istio-waypoint"].contains(&target.name.as_str());
-                let unknown = || ("TargetNotFound", format!("GatewayClass {} is not of waypoints", target.name));
-                is_ours.then(|| (PolicyTarget::EveryWaypoint, Ok("every waypoint".to_owned()))).ok_or_else(unknown)
+                let unknown =
+                    || ("TargetNotFound", format!("GatewayClass {} is not of waypoints", target.name));
+                is_ours
+                    .then(|| (PolicyTarget::EveryWaypoint, Ok("every waypoint".to_owned())))
+                    .ok_or_else(unknown)
             }
-            (group, kind) => {
-                Err(("Invalid", format!("{group}/{kind} {} cannot be guarded: use a Service or a Gateway", target.name)))
-            }
+            (group, kind) => Err((
+                "Invalid",
+                format!("{group}/{kind} {} cannot be guarded: use a Service or a Gateway", target.name),
+            )),
         }
     }
 
@@ -149,14 +158,18 @@ impl Step<'_, '_> {
                     Action::Allow | Action::Audit => "the rule never matches there",
                     Action::Deny | Action::Custom => "it matches by what is left",
                 };
-                let message = format!("rules[{at}] uses {}, which cannot be checked: {effect}", fields.join(", "));
+                let message =
+                    format!("rules[{at}] uses {}, which cannot be checked: {effect}", fields.join(", "));
                 report.notes.add(self.policy.key, Reason::EnforcedStricter, message);
             }
         }
     }
 
     fn values(&self) -> authorization::Values<'_> {
-        authorization::Values { namespace: self.policy.namespace(), trust_domain: &self.settings.trust_domain }
+        authorization::Values {
+            namespace: self.policy.namespace(),
+            trust_domain: &self.settings.trust_domain,
+        }
     }
 
     fn rule(&self, rule: &written::Rule) -> HttpRule {
@@ -236,9 +249,7 @@ fn by_request(key: &str, values: &written::Values<String>) -> Option<L7Condition
     let lists = [&values.any_of, &values.none_of];
     let condition = match key {
         "remote.ip" => L7Condition::RemoteIp(read(lists, key, parse_ip_block, &mut unknown)),
-        "source.trustDomain" => {
-            L7Condition::SourceTrustDomain(read(lists, key, parse_pattern, &mut unknown))
-        }
+        "source.trustDomain" => L7Condition::SourceTrustDomain(read(lists, key, parse_pattern, &mut unknown)),
         _ => {
             let name = key.strip_prefix("request.headers[")?.strip_suffix(']')?;
             let name: HeaderName = name.parse().ok()?;

@@ -17,11 +17,11 @@ use time::format_description::well_known::Rfc3339;
 
 use self::filters::Filtered;
 use super::ForWaypoints;
+use crate::objects::Service;
 use crate::objects::gateway_api::http_route::Timeouts as WrittenTimeouts;
 use crate::objects::gateway_api::parts::{BackendRef, Filter, GatewayDuration, ParentRef};
 use crate::objects::gateway_api::{GrpcRoute, HttpRoute};
 use crate::objects::meta::Meta;
-use crate::objects::Service;
 use crate::translate::conditions::{Condition, Conditions};
 use crate::translate::view::{Named, View};
 use crate::translate::{Notes, Reason, service_name};
@@ -117,12 +117,7 @@ impl<'a> Written<'a> {
     }
 
     /// `None` where no parent takes it.
-    fn translate(
-        &self,
-        view: &View<'_>,
-        taken: &BTreeSet<Parent>,
-        report: &mut Report<'_>,
-    ) -> Option<Route> {
+    fn translate(&self, view: &View<'_>, taken: &BTreeSet<Parent>, report: &mut Report<'_>) -> Option<Route> {
         let mut problems = Problems::default();
         let rules: Vec<RouteRule> =
             self.rules.iter().map(|rule| self.rule(rule, view, &mut problems)).collect();
@@ -182,7 +177,9 @@ impl<'a> Written<'a> {
                     && (other.port.is_none() || attached.port.is_none() || other.port == attached.port)
             };
             match taken.iter().find(is_taken) {
-                Some(_) => Err(("Conflicted", "a GRPCRoute holds for the same port of this Service".to_owned())),
+                Some(_) => {
+                    Err(("Conflicted", "a GRPCRoute holds for the same port of this Service".to_owned()))
+                }
                 None => Ok((service, attached)),
             }
         });
@@ -273,7 +270,10 @@ impl<'a> Written<'a> {
     fn target(&self, backend: &BackendRef, view: &View<'_>) -> Result<BackendTarget, Unresolved> {
         if !backend.is_service() {
             let kind = backend.kind.as_deref().unwrap_or_default();
-            return Err(("InvalidKind", format!("backend {}: kind {kind:?} cannot be routed to", backend.name)));
+            return Err((
+                "InvalidKind",
+                format!("backend {}: kind {kind:?} cannot be routed to", backend.name),
+            ));
         }
         let namespace = backend.namespace.as_deref().unwrap_or(self.namespace());
         let Some(service) = find_service(view, namespace, &backend.name) else {
@@ -322,7 +322,8 @@ fn attached<'a>(
         (false, _) => None,
         (true, Some(port)) => Some(port.port),
         (true, None) => {
-            let message = format!("Service {namespace}/{} has no such port: check port and sectionName", parent.name);
+            let message =
+                format!("Service {namespace}/{} has no such port: check port and sectionName", parent.name);
             return Err(("NoMatchingParent", message));
         }
     };
