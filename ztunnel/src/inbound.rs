@@ -22,6 +22,7 @@ use ambit_mesh::address::Authority;
 use ambit_mesh::decide::{
     InboundDecision, InboundError, InboundRequest, InboundTarget, ResponseFlag, inbound,
 };
+use ambit_mesh::identity::SpiffeId;
 use ambit_mesh::policy::{Peer, Permit, authorize};
 use ambit_mesh::snapshot::Snapshot;
 use ambit_mesh::workload::Workload;
@@ -176,6 +177,8 @@ async fn secure(pod: &Rc<Pod>, socket: Socket) -> Result<(Tunnel, VerifiedPeer, 
 enum Failure {
     #[error("the request is not a plain CONNECT (RFC 9113 section 8.5)")]
     NotConnect,
+    #[error("{} is not one SPIFFE identity", headers::AMBIT_ORIGINAL_SOURCE)]
+    OriginalSource,
     #[error("no configuration yet: check that control is reachable")]
     NoSnapshot,
     #[error(transparent)]
@@ -189,7 +192,7 @@ enum Failure {
 impl Failure {
     fn status(&self) -> u16 {
         match self {
-            Self::NotConnect => 400,
+            Self::NotConnect | Self::OriginalSource => 400,
             Self::Inbound(error) => error.status(),
             Self::NoSnapshot | Self::Application(_) | Self::Abandoned(_) => 503,
         }
@@ -198,9 +201,11 @@ impl Failure {
     fn flag(&self) -> ResponseFlag {
         match self {
             Self::Inbound(error) => error.reason(),
-            Self::NotConnect | Self::NoSnapshot | Self::Application(_) | Self::Abandoned(_) => {
-                ResponseFlag::ConnectFailure
-            }
+            Self::NotConnect
+            | Self::OriginalSource
+            | Self::NoSnapshot
+            | Self::Application(_)
+            | Self::Abandoned(_) => ResponseFlag::ConnectFailure,
         }
     }
 }
@@ -246,10 +251,15 @@ async fn admit(
     }
     let authority: Authority = head.authority().parse().map_err(InboundError::from)?;
     let forwarded_host = head.headers().text(headers::FORWARDED).and_then(headers::parse_forwarded_host);
+    let original_source = original_source(head)?;
     let request = InboundRequest {
         workload: &pod.uid,
         local: connection.local,
-        target: InboundTarget::Connect { authority: &authority, forwarded_host },
+        target: InboundTarget::Connect {
+            authority: &authority,
+            forwarded_host,
+            original_source: original_source.as_ref(),
+        },
         peer: Peer::Verified(connection.peer.id().clone()),
         peer_ip: connection.peer_address.ip(),
     };
@@ -264,6 +274,15 @@ async fn admit(
         reason = stream.abandoned() => return Err(Failure::Abandoned(reason)),
     };
     Ok(Admitted { application, workload: decision.workload, listed })
+}
+
+/// For whom the peer says that it speaks. A word that cannot be read is refused: without it the peer
+/// might be allowed what its client is not.
+fn original_source(head: &RequestHead) -> Result<Option<SpiffeId>, Failure> {
+    let mut values = head.headers().all(headers::AMBIT_ORIGINAL_SOURCE);
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = std::str::from_utf8(value).ok().filter(|_| values.next().is_none());
+    text.and_then(|text| text.parse().ok()).map(Some).ok_or(Failure::OriginalSource)
 }
 
 /// A snapshot that knows the pod; after the wait, whatever there is.

@@ -25,6 +25,7 @@ use crate::socket::Socket;
 mod dispatch;
 mod driver;
 mod handshake;
+mod octets;
 mod stream;
 
 pub use driver::{Driver, Keepalive};

@@ -425,3 +425,56 @@ fn flows_that_ask_during_a_dial_share_its_tunnel_or_its_failure() {
         }
     });
 }
+
+/// Both ends as octets, without a socket of an application.
+#[test]
+fn octets_pass_both_ways_and_a_reader_that_stops_stops_the_writer() {
+    run(async {
+        let (client, server) = tunnel_pair(DEFAULT).await;
+        let (mut near, mut far) = open(&client, &server).await;
+        let sent = pattern(9 << 20, 3);
+        let expected = sent.clone();
+        let writing = spawn_local(async move {
+            let mut left = &sent[..];
+            while !left.is_empty() {
+                let n = std::future::poll_fn(|cx| near.poll_transmit(cx, left)).await.unwrap();
+                left = &left[n..];
+            }
+            near.end();
+            let mut room = [0; 16];
+            let n = std::future::poll_fn(|cx| near.poll_receive(cx, &mut room)).await.unwrap();
+            assert_eq!(&room[..n], b"thanks");
+            let end = std::future::poll_fn(|cx| near.poll_receive(cx, &mut room)).await.unwrap();
+            assert_eq!(end, 0);
+        });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!writing.is_finished(), "nobody has read yet: the window holds it");
+        let (mut received, mut room) = (Vec::new(), vec![0; 64 * 1024]);
+        loop {
+            match std::future::poll_fn(|cx| far.poll_receive(cx, &mut room)).await.unwrap() {
+                0 => break,
+                n => received.extend_from_slice(&room[..n]),
+            }
+        }
+        assert!(received == expected);
+        let n = std::future::poll_fn(|cx| far.poll_transmit(cx, b"thanks")).await.unwrap();
+        assert_eq!(n, 6);
+        far.end();
+        writing.await.unwrap();
+    });
+}
+
+#[test]
+fn an_aborted_stream_is_an_error_at_the_far_end_and_never_an_end() {
+    run(async {
+        let (client, server) = tunnel_pair(DEFAULT).await;
+        let (mut near, mut far) = open(&client, &server).await;
+        let n = std::future::poll_fn(|cx| near.poll_transmit(cx, b"half")).await.unwrap();
+        assert_eq!(n, 4);
+        let mut room = [0; 16];
+        let n = std::future::poll_fn(|cx| far.poll_receive(cx, &mut room)).await.unwrap();
+        assert_eq!(&room[..n], b"half");
+        near.abort();
+        std::future::poll_fn(|cx| far.poll_receive(cx, &mut room)).await.unwrap_err();
+    });
+}

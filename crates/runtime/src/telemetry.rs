@@ -2,6 +2,7 @@
 //! work.
 
 pub mod access_log;
+pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod tcp;

@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::{must_be_empty, tree};
 
-const PROGRAMS: [&str; 3] = ["ztunnel", "control", "ambit"];
+const PROGRAMS: [&str; 4] = ["ztunnel", "waypoint", "control", "ambit"];
 /// Members that may use anything, and that nothing uses.
 const ON_TOP: [&str; 2] = ["ambit-tests", "ambit-benches"];
 
 /// What each crate may use of ours, outside of its tests.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("ambit-mesh", &[]),
     ("ambit-proto", &[]),
     ("ambit-xds", &["ambit-mesh", "ambit-proto"]),
@@ -23,6 +23,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     // A tunnel's ends are known by certificates: identity makes the TLS configurations and verifies.
     ("ambit-hbone", &["ambit-mesh", "ambit-identity"]),
     ("ztunnel", LIBRARIES),
+    ("waypoint", LIBRARIES),
     ("control", LIBRARIES),
     ("ambit", LIBRARIES),
 ];

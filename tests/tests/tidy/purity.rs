@@ -51,6 +51,10 @@ const PURE: &[&str] = &[
     "ztunnel/src/pods/plan.rs",
     "ztunnel/src/pods/processes.rs",
     "ztunnel/src/pods/schedule.rs",
+    "waypoint/src/detect.rs",
+    "waypoint/src/exchange/headers.rs",
+    "waypoint/src/head.rs",
+    "waypoint/src/head/",
 ];
 
 /// What a decision must not contain, and what to do instead.

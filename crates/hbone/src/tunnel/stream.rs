@@ -57,6 +57,10 @@ pub struct TunnelStream {
     pub(crate) finished: bool,
     /// Octets of the application that were sent before a relay took over.
     pub(crate) early: u64,
+    /// The owner has sent END_STREAM.
+    pub(crate) sent_all: bool,
+    /// The owner has seen the peer's END_STREAM.
+    pub(crate) received_all: bool,
 }
 
 /// The peer's answer to a CONNECT.
@@ -84,7 +88,7 @@ pub enum StreamError {
 
 impl TunnelStream {
     pub(crate) fn new(core: Rc<RefCell<Core>>, id: StreamId) -> Self {
-        Self { core, id, finished: false, early: 0 }
+        Self { core, id, finished: false, early: 0, sent_all: false, received_all: false }
     }
 
     /// Sends octets of the application behind our CONNECT, before its answer: all, or nothing and

@@ -4,6 +4,7 @@
 //! connected.
 
 mod error;
+mod original_source;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ pub use error::InboundError;
 use super::is_own_port;
 use super::ports::target_port;
 use crate::address::{Authority, ServiceName, canonical_socket};
+use crate::identity::SpiffeId;
 use crate::policy::{Connection, Peer};
 use crate::service::Service;
 use crate::snapshot::Snapshot;
@@ -44,6 +46,9 @@ pub enum InboundTarget<'a> {
         /// The host of its `forwarded` header: the service that the client called. It is a hint
         /// for telemetry and decides nothing.
         forwarded_host: Option<&'a str>,
+        /// For whom the peer says that it speaks: the identity in its `ambit-original-source` header. It
+        /// counts only if the peer is the waypoint that the destination is bound to.
+        original_source: Option<&'a SpiffeId>,
     },
     /// A plaintext connection to the address that it came to.
     Plaintext,
@@ -71,7 +76,7 @@ pub fn inbound(snapshot: &Snapshot, request: &InboundRequest<'_>) -> Result<Inbo
     let local = canonical_socket(request.local);
     let (destination, service) = match request.target {
         InboundTarget::Plaintext => (local, None),
-        InboundTarget::Connect { authority: Authority::Address(asked), forwarded_host } => {
+        InboundTarget::Connect { authority: Authority::Address(asked), forwarded_host, .. } => {
             let service = forwarded_host.and_then(|host| own_service(snapshot, workload, host));
             (address_target(workload, local, *asked)?, service)
         }
@@ -84,7 +89,12 @@ pub fn inbound(snapshot: &Snapshot, request: &InboundRequest<'_>) -> Result<Inbo
         return Err(InboundError::OwnPort { destination });
     }
     let source_ip = request.peer_ip.to_canonical();
-    let connection = Connection { peer: request.peer.clone(), source_ip, destination };
+    let original = match request.target {
+        InboundTarget::Connect { original_source, .. } => original_source,
+        InboundTarget::Plaintext => None,
+    };
+    let peer = original_source::client(snapshot, workload, &request.peer, original);
+    let connection = Connection { peer, source_ip, destination };
     Ok(InboundDecision { workload: workload.clone(), service: service.cloned(), connection })
 }
 

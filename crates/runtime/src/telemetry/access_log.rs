@@ -62,6 +62,7 @@ impl AccessLog<'_> {
         // metrics: what a client sent is `bytes_sent` in its own line and `bytes_recv` in the server's.
         let (direction, sent, received) = match self.reporter {
             Reporter::Source => ("outbound", self.request_bytes, self.response_bytes),
+            Reporter::Waypoint => ("waypoint", self.request_bytes, self.response_bytes),
             Reporter::Destination => ("inbound", self.response_bytes, self.request_bytes),
         };
         let duration = format!("{}ms", self.duration.as_millis());

@@ -20,9 +20,9 @@ mod recorder;
 
 use recorder::Recorder;
 
-/// Prefixes of the families of counters whose series end: those with a series per pair of workloads.
+/// Prefixes of the families of counters and histograms whose series end: those with a series per pair of workloads.
 /// All others have labels from closed sets and stay.
-const EXPIRING: &[&str] = &["istio_tcp_"];
+const EXPIRING: &[&str] = &["istio_tcp_", "istio_request", "istio_response_"];
 
 /// How often series end and samples of histograms are summed up when nobody reads the metrics.
 const UPKEEP: Duration = Duration::from_secs(30);
@@ -54,6 +54,7 @@ pub fn install(component: &'static str, settings: Settings) -> Result<Metrics, I
     metrics::set_global_recorder(Arc::clone(&metrics.recorder)).map_err(|_| InstallError::Twice)?;
     process::describe(component);
     super::tcp::describe();
+    super::http::describe();
     let recorder = Arc::clone(&metrics.recorder);
     thread::Builder::new().name("metrics".into()).spawn(move || keep_up(&recorder))?;
     Ok(metrics)

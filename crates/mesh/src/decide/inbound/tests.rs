@@ -27,7 +27,8 @@ fn mesh() -> Arc<Snapshot> {
 
 fn connect(name: &str, local: &str, authority: &str) -> Result<InboundDecision, InboundError> {
     let authority: Authority = authority.parse()?;
-    let target = InboundTarget::Connect { authority: &authority, forwarded_host: None };
+    let target =
+        InboundTarget::Connect { authority: &authority, forwarded_host: None, original_source: None };
     inbound(&mesh(), &request(&uid(name), local, target))
 }
 
@@ -136,7 +137,7 @@ fn connects_in_plain_text() {
 fn the_service_is_known_from_the_host_name_or_from_the_forwarded_hint() {
     let service_of = |authority: &str, forwarded_host| {
         let authority = authority.parse().unwrap();
-        let target = InboundTarget::Connect { authority: &authority, forwarded_host };
+        let target = InboundTarget::Connect { authority: &authority, forwarded_host, original_source: None };
         let decision = inbound(&mesh(), &request(&uid("web"), "10.0.0.1:15008", target)).unwrap();
         decision.service.map(|service| service.name.to_string())
     };

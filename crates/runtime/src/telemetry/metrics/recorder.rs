@@ -10,16 +10,42 @@ use std::time::Instant;
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder as Facade, SharedString, Unit,
 };
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use metrics_util::MetricKindMask;
 
 use super::held::Held;
 use super::{EXPIRING, Settings};
 
-/// Upper bounds of every histogram's buckets, in seconds: all histograms here measure how long
+/// Upper bounds of the buckets of every histogram without others, in seconds: they measure how long
 /// something on a network takes.
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Upper bounds of the buckets of Istio's request durations, in milliseconds.
+const MILLISECONDS: [f64; 19] = [
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
+];
+
+/// Upper bounds of the buckets of sizes of requests and responses, in octets.
+const OCTETS: [f64; 8] = [1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// Says that series were refused.
 const REFUSED: &str = "ambit_metrics_series_refused_total";
@@ -38,7 +64,10 @@ impl Recorder {
         let lasting =
             PrometheusBuilder::new().set_buckets(&BUCKETS).expect("BUCKETS is not empty").build_recorder();
         let expiring = PrometheusBuilder::new()
-            .idle_timeout(MetricKindMask::COUNTER, Some(settings.idle_expiry))
+            .idle_timeout(MetricKindMask::COUNTER | MetricKindMask::HISTOGRAM, Some(settings.idle_expiry))
+            .set_buckets_for_metric(Matcher::Suffix("_milliseconds".into()), &MILLISECONDS)
+            .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_bytes".into()), &OCTETS))
+            .expect("neither is empty")
             .build_recorder();
         lasting.describe_counter(
             REFUSED.into(),
@@ -107,7 +136,8 @@ impl Facade for Recorder {
     }
 
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
-        self.lasting.register_histogram(&escaped(key), metadata)
+        let recorder = if expires(key.name()) { &self.expiring } else { &self.lasting };
+        recorder.register_histogram(&escaped(key), metadata)
     }
 }
 

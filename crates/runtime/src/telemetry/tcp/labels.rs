@@ -38,6 +38,8 @@ pub enum Reporter {
     Source,
     /// The server's node: inbound.
     Destination,
+    /// A waypoint between the two.
+    Waypoint,
 }
 
 impl Reporter {
@@ -46,6 +48,7 @@ impl Reporter {
         match self {
             Self::Source => "source",
             Self::Destination => "destination",
+            Self::Waypoint => "waypoint",
         }
     }
 }
@@ -71,7 +74,7 @@ impl SecurityPolicy {
 
 impl ConnectionLabels<'_> {
     /// All labels but `response_flags`, which is known only at the end.
-    pub(super) fn to_labels(self) -> Vec<Label> {
+    pub(in crate::telemetry) fn to_labels(self) -> Vec<Label> {
         let mut labels = Vec::with_capacity(28);
         self.visit(|name, value| labels.extend(value.to_shared().map(|value| Label::new(name, value))));
         labels
@@ -79,7 +82,7 @@ impl ConnectionLabels<'_> {
 
     /// A number that stands for the labels in a map whose entries keep what [`Self::to_labels`] made of
     /// them. It has 64 bits and a secret seed, so that two sets share it neither by chance nor by design.
-    pub(super) fn fingerprint(&self, seed: &impl BuildHasher) -> u64 {
+    pub(in crate::telemetry) fn fingerprint(&self, seed: &impl BuildHasher) -> u64 {
         let mut hasher = seed.build_hasher();
         self.visit(|_, value| value.hash(&mut hasher));
         hasher.finish()

@@ -1,0 +1,223 @@
+//! Connections that are no HTTP: copied both ways, once policy allows them.
+
+use std::io;
+use std::rc::Rc;
+
+use ambit_mesh::decide::ResponseFlag;
+use ambit_mesh::http::{Backend, HttpDenied, NotServed, UpstreamError, authorize_connection};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use crate::h1::Shared;
+use crate::ingress::Caller;
+use crate::record::ConnectionRecord;
+use crate::state::SnapshotReader;
+use crate::upstream::{Carrier, DialError, Key, OnBehalf, Protocol, connect};
+use crate::wire::Wire;
+use crate::worker::Worker;
+
+/// Why a connection was not carried, or was cut.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("no configuration")]
+    NoSnapshot,
+    #[error(transparent)]
+    NotServed(#[from] NotServed),
+    #[error(transparent)]
+    Denied(#[from] HttpDenied),
+    #[error(transparent)]
+    NoEndpoint(#[from] UpstreamError),
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("the client's connection failed: {0}")]
+    Downstream(#[source] io::Error),
+    #[error("the endpoint's connection failed: {0}")]
+    Upstream(#[source] io::Error),
+    #[error("nothing was carried for longer than the idle timeout")]
+    Idle,
+}
+
+impl Failure {
+    fn flag(&self) -> ResponseFlag {
+        match self {
+            Self::Denied(_) => ResponseFlag::Denied,
+            Self::NoSnapshot | Self::NotServed(_) | Self::NoEndpoint(_) | Self::Dial(_) => {
+                ResponseFlag::ConnectFailure
+            }
+            Self::Downstream(_) | Self::Upstream(_) | Self::Idle => ResponseFlag::None,
+        }
+    }
+}
+
+/// Serves one connection to its end.
+pub async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: Wire) {
+    let mut record = ConnectionRecord::new(worker, caller);
+    // Before the one that is decided by: no change of policy falls in between.
+    let snapshots = worker.shared.snapshots.from_now();
+    match establish(worker, caller, &mut record).await {
+        Ok(upstream) => carry(worker, caller, (wire, upstream), record, snapshots).await,
+        Err(failure) => {
+            wire.abort();
+            record.fail(failure.flag(), &failure);
+        }
+    }
+}
+
+async fn establish(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    record: &mut ConnectionRecord,
+) -> Result<Wire, Failure> {
+    let snapshot = worker.shared.snapshots.load().ok_or(Failure::NoSnapshot)?;
+    let destination = snapshot.destination(&caller.authority)?;
+    record.destination(&destination);
+    authorize_connection(&snapshot, &destination, &caller.client)?;
+    let backend = Backend {
+        place: destination.place.clone(),
+        address: destination.address.map(|address| address.ip()),
+        port: destination.port,
+        subset: None,
+        protocol: destination.protocol,
+    };
+    let mut tried = Vec::new();
+    loop {
+        let decision = snapshot.upstream(&backend, &tried, &mut *worker.rng.borrow_mut())?;
+        record.endpoint(&decision);
+        let key = Key {
+            carrier: Carrier::of(&decision),
+            protocol: Protocol::Opaque,
+            client: caller.identity.clone(),
+        };
+        let service = destination.service().map(|service| &*service.name.hostname);
+        match connect(worker, &key, &OnBehalf { address: caller.address, service }).await {
+            Ok(wire) => return Ok(wire),
+            Err(error) => match decision.endpoint {
+                Some(endpoint) if tried.len() + 1 < MAX_ENDPOINTS_TRIED && !error.is_denied() => {
+                    tried.push(endpoint.uid.clone());
+                }
+                Some(_) | None => return Err(error.into()),
+            },
+        }
+    }
+}
+
+async fn carry(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    (downstream, upstream): (Wire, Wire),
+    mut record: ConnectionRecord,
+    snapshots: SnapshotReader,
+) {
+    record.opened();
+    let (downstream, upstream) = (Shared::new(downstream), Shared::new(upstream));
+    let idle = worker.shared.config.idle_timeout;
+    let both = both_ways(&downstream, &upstream, idle, &record);
+    let outcome = tokio::select! {
+        outcome = both => outcome.map_err(|cut| match cut {
+            Cut::First(error) => Failure::Downstream(error),
+            Cut::Second(error) => Failure::Upstream(error),
+            Cut::Idle => Failure::Idle,
+        }),
+        denied = revoked(caller, snapshots) => Err(denied),
+    };
+    for side in [downstream, upstream] {
+        let Some(wire) = side.into_wire() else { continue };
+        if outcome.is_ok() {
+            drop(wire);
+        } else {
+            wire.abort();
+        }
+    }
+    match outcome {
+        Ok(()) => record.finish(),
+        Err(failure) => record.cut(failure.flag(), &failure),
+    }
+}
+
+/// Waits until policy no longer allows the connection.
+async fn revoked(caller: &Caller, mut snapshots: SnapshotReader) -> Failure {
+    loop {
+        if !snapshots.changed().await {
+            return std::future::pending().await;
+        }
+        let Some(snapshot) = snapshots.load() else { continue };
+        match snapshot.destination(&caller.authority) {
+            Ok(destination) => {
+                if let Err(denied) = authorize_connection(&snapshot, &destination, &caller.client) {
+                    return denied.into();
+                }
+            }
+            Err(error) => return error.into(),
+        }
+    }
+}
+
+/// Why two joined connections came apart.
+#[derive(Debug)]
+pub enum Cut {
+    /// The first failed.
+    First(io::Error),
+    /// The second failed.
+    Second(io::Error),
+    /// Both were silent for too long.
+    Idle,
+}
+
+/// Counts what is carried.
+pub trait Meter {
+    /// Octets from the first connection to the second.
+    fn forth(&self, octets: u64);
+    /// Octets back.
+    fn back(&self, octets: u64);
+    /// Both together.
+    fn carried(&self) -> u64;
+}
+
+/// Copies both ways until both have ended.
+///
+/// # Errors
+/// When one fails, or neither says anything for `idle` or longer.
+pub async fn both_ways(
+    first: &Shared,
+    second: &Shared,
+    idle: std::time::Duration,
+    meter: &impl Meter,
+) -> Result<(), Cut> {
+    let forth = async {
+        loop {
+            let octets = first.next_octets().await.map_err(Cut::First)?;
+            if octets.is_empty() {
+                return second.shutdown().await.map_err(Cut::Second);
+            }
+            pass(second, &octets).await.map_err(Cut::Second)?;
+            meter.forth(octets.len() as u64);
+        }
+    };
+    let back = async {
+        loop {
+            let octets = second.next_octets().await.map_err(Cut::Second)?;
+            if octets.is_empty() {
+                return first.shutdown().await.map_err(Cut::First);
+            }
+            pass(first, &octets).await.map_err(Cut::First)?;
+            meter.back(octets.len() as u64);
+        }
+    };
+    let joined = async { tokio::try_join!(forth, back).map(|_| ()) };
+    tokio::pin!(joined);
+    loop {
+        let before = meter.carried();
+        match timeout(idle, &mut joined).await {
+            Ok(outcome) => return outcome,
+            Err(_) if meter.carried() == before => return Err(Cut::Idle),
+            Err(_) => {}
+        }
+    }
+}
+
+async fn pass(to: &Shared, octets: &Bytes) -> io::Result<()> {
+    to.write_all(octets).await
+}
+
+/// Endpoints that one connection tries before it gives up.
+pub(crate) const MAX_ENDPOINTS_TRIED: usize = 3;

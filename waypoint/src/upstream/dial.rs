@@ -1,0 +1,298 @@
+//! Opening connections to endpoints: plain, or as a stream of a tunnel that streams share.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ambit_hbone::codec::{Codec, ConnectRequest, OpenError, Settings};
+use ambit_hbone::headers;
+use ambit_hbone::pool::{AcquireError, Pool};
+use ambit_hbone::socket::Socket;
+use ambit_hbone::tls::TlsSession;
+use ambit_hbone::tunnel::{self, HandshakeError, Keepalive, StreamError, Tunnel};
+use ambit_identity::tls::TlsIdentity;
+use ambit_identity::verify::{PeerRefused, expect_peer};
+use ambit_mesh::identity::IdentitySet;
+use metrics::counter;
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::{Carrier, Key};
+use crate::wire::Wire;
+use crate::worker::Worker;
+
+/// What must be equal for two streams to share a tunnel, besides the certificate's generation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TunnelKey {
+    /// Where the peer listens for HBONE.
+    pub next_hop: SocketAddr,
+    /// Who it must be: one of these.
+    pub expected: IdentitySet,
+}
+
+/// The tunnels of one worker.
+pub type TunnelPool = Pool<TunnelKey, DialError>;
+
+/// Why an endpoint could not be connected to.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// We have no certificate.
+    #[error("no certificate for this waypoint yet: check that control is reachable and grants it")]
+    NoIdentity,
+    /// TCP did not connect in time.
+    #[error("no connection to {next_hop} within {seconds} s: does a NetworkPolicy block port {}?", next_hop.port())]
+    ConnectTimeout {
+        /// Where to.
+        next_hop: SocketAddr,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// TCP was refused or failed.
+    #[error("no connection to {next_hop}: {source}")]
+    Connect {
+        /// Where to.
+        next_hop: SocketAddr,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// TLS failed, or took too long.
+    #[error("no TLS with {next_hop}: {source}")]
+    Handshake {
+        /// Where to.
+        next_hop: SocketAddr,
+        /// The cause.
+        #[source]
+        source: HandshakeError,
+    },
+    /// TLS took too long.
+    #[error("no TLS with {next_hop} within {seconds} s: is an HBONE proxy listening there?")]
+    HandshakeTimeout {
+        /// Where to.
+        next_hop: SocketAddr,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Somebody else answered.
+    #[error("{next_hop} is not who was expected: {source}")]
+    Peer {
+        /// Where to.
+        next_hop: SocketAddr,
+        /// The cause.
+        #[source]
+        source: PeerRefused,
+    },
+    /// The same, of a dial that another request made for both.
+    #[error("{0}")]
+    Shared(Rc<DialError>),
+    /// No room for another stream.
+    #[error("the tunnels to {next_hop} stay full although new ones can be dialled")]
+    NoRoom {
+        /// Where to.
+        next_hop: SocketAddr,
+    },
+    /// The request cannot be sent.
+    #[error("no CONNECT to {next_hop}: {source}")]
+    Request {
+        /// Where to.
+        next_hop: SocketAddr,
+        /// The cause.
+        #[source]
+        source: OpenError,
+    },
+    /// The stream ended before it was answered.
+    #[error("the CONNECT to {next_hop} was not answered: {source}")]
+    Stream {
+        /// Where to.
+        next_hop: SocketAddr,
+        /// The cause.
+        #[source]
+        source: StreamError,
+    },
+    /// It was answered too late.
+    #[error("no answer to the CONNECT from {next_hop} within {seconds} s")]
+    ResponseTimeout {
+        /// Where to.
+        next_hop: SocketAddr,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// It was refused.
+    #[error("{next_hop} refused the CONNECT with status {status}{}", if *status == 401 { ": a policy of the endpoint denies it" } else { "" })]
+    Status {
+        /// Where to.
+        next_hop: SocketAddr,
+        /// The status.
+        status: u16,
+    },
+    /// HTTP/2 did not start.
+    #[error("the endpoint does not speak HTTP/2: {0}")]
+    Http2(String),
+}
+
+impl DialError {
+    /// Whether the endpoint's policy refused it: no other endpoint will think otherwise.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Status { status: 401, .. })
+    }
+}
+
+/// Whom a connection is made for.
+#[derive(Clone, Debug)]
+pub struct OnBehalf<'a> {
+    /// The client's address.
+    pub address: SocketAddr,
+    /// Host name of the service that it called.
+    pub service: Option<&'a str>,
+}
+
+/// Connects to an endpoint.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn connect(worker: &Rc<Worker>, key: &Key, caller: &OnBehalf<'_>) -> Result<Wire, DialError> {
+    counter!("ambit_upstream_connections_total").increment(1);
+    match &key.carrier {
+        Carrier::Plain { address } => {
+            let stream = connect_tcp(worker, *address).await?;
+            Ok(Wire::of_plain(stream))
+        }
+        Carrier::Hbone { next_hop, authority, expected } => {
+            let tunnel = TunnelKey { next_hop: *next_hop, expected: expected.clone() };
+            let first = request(worker, &tunnel, *authority, key, caller).await;
+            match first {
+                // The tunnel went away before it took the stream: another one is asked.
+                Err(DialError::Stream { .. }) => request(worker, &tunnel, *authority, key, caller).await,
+                outcome => outcome,
+            }
+        }
+    }
+}
+
+async fn request(
+    worker: &Rc<Worker>,
+    tunnel: &TunnelKey,
+    authority: SocketAddr,
+    key: &Key,
+    caller: &OnBehalf<'_>,
+) -> Result<Wire, DialError> {
+    let next_hop = tunnel.next_hop;
+    let identity = worker.identity().await.ok_or(DialError::NoIdentity)?;
+    let authority = authority.to_string();
+    let forwarded = headers::forwarded(caller.address, caller.service);
+    let client = key.client.to_string();
+    let baggage = worker.own_baggage();
+    let connect = ConnectRequest {
+        authority: &authority,
+        headers: &[
+            (headers::FORWARDED, &forwarded),
+            (headers::BAGGAGE, &baggage),
+            (headers::AMBIT_ORIGINAL_SOURCE, &client),
+        ],
+    };
+    let dial = || dial(worker, tunnel, &identity);
+    let opened = worker.tunnels.open(tunnel, identity.generation, &connect, dial).await;
+    let mut stream = opened.map_err(|error| match error {
+        AcquireError::Dial(error) => DialError::Shared(error),
+        AcquireError::Full => DialError::NoRoom { next_hop },
+        AcquireError::Refused(source) => DialError::Request { next_hop, source },
+    })?;
+    // The far proxy connects to its application within the same limit before it answers.
+    let limit = 2 * worker.shared.config.connect_timeout;
+    let response =
+        within(limit, stream.response(), |seconds| DialError::ResponseTimeout { next_hop, seconds })
+            .await?
+            .map_err(|source| DialError::Stream { next_hop, source })?;
+    match response.status {
+        200 => Ok(Wire::of_tunnel(stream)),
+        status => Err(DialError::Status { next_hop, status }),
+    }
+}
+
+async fn dial(worker: &Rc<Worker>, key: &TunnelKey, identity: &TlsIdentity) -> Result<Tunnel, DialError> {
+    let next_hop = key.next_hop;
+    counter!("ambit_upstream_tunnels_total").increment(1);
+    let failed = |source| DialError::Connect { next_hop, source };
+    let stream = connect_tcp(worker, next_hop).await?;
+    let socket = Socket::new(stream.into_std().map_err(failed)?).map_err(failed)?;
+    let handshake_failed = |source| DialError::Handshake { next_hop, source };
+    let session = TlsSession::client(Arc::clone(&identity.client))
+        .map_err(|error| handshake_failed(HandshakeError::Tls(error)))?;
+    let limit = worker.shared.config.connect_timeout;
+    let secured = within(limit, tunnel::handshake(socket, session, &worker.buffers), |seconds| {
+        DialError::HandshakeTimeout { next_hop, seconds }
+    })
+    .await?
+    .map_err(handshake_failed)?;
+    expect_peer(secured.peer_certificates(), &key.expected)
+        .map_err(|source| DialError::Peer { next_hop, source })?;
+    let codec = Codec::client(Settings::CLIENT);
+    let (tunnel, driver) = Tunnel::new(secured, codec, worker.buffers.clone(), Keepalive::default());
+    spawn_local(async move {
+        let end = driver.await;
+        debug!(%next_hop, reason = %end, "tunnel to an endpoint closed");
+    });
+    Ok(tunnel)
+}
+
+async fn connect_tcp(worker: &Worker, next_hop: SocketAddr) -> Result<TcpStream, DialError> {
+    let limit = worker.shared.config.connect_timeout;
+    let stream = within(limit, TcpStream::connect(next_hop), |seconds| DialError::ConnectTimeout {
+        next_hop,
+        seconds,
+    })
+    .await?
+    .map_err(|source| DialError::Connect { next_hop, source })?;
+    // Best effort: without it small messages are late, not wrong.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+async fn within<T>(
+    limit: Duration,
+    future: impl Future<Output = T>,
+    error: impl FnOnce(u64) -> DialError,
+) -> Result<T, DialError> {
+    timeout(limit, future).await.map_err(|_| error(limit.as_secs()))
+}
+
+/// Keeps a worker's connections in order until aborted: lets idle ones go, and tunnels of an older
+/// certificate, which end with it at the latest after the grace.
+pub async fn upkeep(worker: Rc<Worker>) {
+    let config = Arc::clone(&worker.shared.config);
+    let mut identities = worker.shared.identity.clone();
+    let mut idle = HashSet::new();
+    let mut expiries: Vec<(u64, SystemTime)> = Vec::new();
+    let mut sweeps = tokio::time::interval(config.tunnel_idle_timeout.max(SWEEP_MIN) / 2);
+    let mut connections = tokio::time::interval(config.upstream_idle_timeout.max(SWEEP_MIN) / 2);
+    loop {
+        tokio::select! {
+            // No arm loses anything when another is taken.
+            _ = sweeps.tick() => worker.tunnels.sweep(&mut idle),
+            _ = connections.tick() => worker.connections.sweep(config.upstream_idle_timeout),
+            changed = identities.changed() => if changed.is_err() { return },
+        }
+        let Some(current) = identities.borrow_and_update().clone() else { continue };
+        if expiries.last().is_none_or(|(generation, _)| *generation < current.generation) {
+            expiries.push((current.generation, current.not_after));
+            worker.tunnels.retire(|_, generation| generation < current.generation);
+        }
+        let now = SystemTime::now();
+        let too_old = |end: SystemTime| end.checked_add(config.tunnel_grace).is_some_and(|end| end < now);
+        let ended: Vec<u64> =
+            expiries.iter().filter(|(_, end)| too_old(*end)).map(|(generation, _)| *generation).collect();
+        if !ended.is_empty() {
+            worker.tunnels.close(|_, generation| ended.contains(&generation));
+            expiries.retain(|(generation, _)| !ended.contains(generation));
+        }
+    }
+}
+
+/// The shortest idle time that is worth a sweep.
+const SWEEP_MIN: Duration = Duration::from_secs(1);
