@@ -123,6 +123,12 @@ fn a_rule_matches_by_all_that_it_says() {
         ),
         ("no header", when(header(exact(&["blue"]))), get("/"), false),
         (
+            "Host is the authority",
+            when(Condition::RequestHeader { name: http::header::HOST, values: exact(&["a.example"]) }),
+            get("/").to("A.example"),
+            true,
+        ),
+        (
             "header is there, and empty",
             when(header(Values { any_of: vec![StringMatch::Presence], none_of: vec![] })),
             get("/").with("x-team", ""),
