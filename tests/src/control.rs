@@ -153,7 +153,7 @@ pub fn token_path(node: &str) -> PathBuf {
 
 /// The bearer token of a waypoint's pod.
 pub fn waypoint_token_path(namespace: &str, pod: &str) -> PathBuf {
-    state_directory().join("tokens").join("waypoints").join(format!("{namespace}.{pod}"))
+    state_directory().join("tokens").join(format!("waypoint~{namespace}~{pod}"))
 }
 
 fn read_files(directory: &Path, texts: &mut Vec<String>) -> Result<()> {
