@@ -21,11 +21,17 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts a replica named `name` that reads the API server of a kubeconfig file.
+    /// Starts a replica named `name` that reads the API server of a kubeconfig file, with `more` arguments.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(name: &str, kubeconfig: &Path, namespace: &str, directory: &Path) -> Result<Self> {
+    pub fn start(
+        name: &str,
+        kubeconfig: &Path,
+        namespace: &str,
+        directory: &Path,
+        more: &[&str],
+    ) -> Result<Self> {
         let address = IpAddr::V4(own_address());
         let state = directory.join(name);
         std::fs::create_dir_all(&state)?;
@@ -38,7 +44,8 @@ impl Control {
             .arg("--state")
             .arg(&state)
             .args(["--xds-name", &address.to_string()])
-            .args(["--pod-name", name]);
+            .args(["--pod-name", name])
+            .args(more);
         for (flag, port) in [
             ("--xds-address", XDS),
             ("--admin-address", ADMIN),

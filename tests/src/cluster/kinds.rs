@@ -74,6 +74,18 @@ pub const TOKEN_REVIEWS: Kind = of_cluster("authentication.k8s.io", "TokenReview
 /// A kind of Kubernetes.
 pub const SELF_REVIEWS: Kind = of_cluster("authentication.k8s.io", "SelfSubjectReview", "selfsubjectreviews");
 
+/// A kind of Kubernetes.
+pub const DEPLOYMENTS: Kind = namespaced("apps", "v1", "Deployment", "deployments");
+/// A kind of Kubernetes.
+pub const BUDGETS: Kind = namespaced("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets");
+/// A kind of the Gateway API.
+pub const GATEWAYS: Kind = namespaced("gateway.networking.k8s.io", "v1", "Gateway", "gateways");
+/// A kind of the Gateway API.
+pub const HTTP_ROUTES: Kind = namespaced("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes");
+/// A kind of the Gateway API.
+pub const GRPC_ROUTES: Kind = namespaced("gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes");
+/// A kind of the Gateway API.
+pub const GATEWAY_CLASSES: Kind = of_cluster("gateway.networking.k8s.io", "GatewayClass", "gatewayclasses");
 /// A kind of Istio's.
 pub const PEER_AUTHENTICATIONS: Kind =
     namespaced("security.istio.io", "v1", "PeerAuthentication", "peerauthentications");
@@ -163,10 +175,11 @@ impl Custom {
 
 /// The definition of a namespaced kind that has a status.
 pub fn definition(kind: Kind, schema: &Value) -> Value {
+    let scope = if kind.namespaced { "Namespaced" } else { "Cluster" };
     json!({
         "metadata": {"name": format!("{}.{}", kind.plural, kind.group)},
         "spec": {
-            "group": kind.group, "scope": "Namespaced",
+            "group": kind.group, "scope": scope,
             "names": {"kind": kind.kind, "plural": kind.plural, "singular": kind.kind.to_lowercase(),
                       "listKind": format!("{}List", kind.kind)},
             "versions": [{

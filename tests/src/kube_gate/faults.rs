@@ -28,6 +28,8 @@ pub struct Passed {
     pub query: String,
     /// The status of the answer.
     pub code: u16,
+    /// Whether it was refused because its namespace is being deleted, in which nobody may create anything.
+    pub comes_too_late: bool,
 }
 
 #[derive(Debug, Default)]

@@ -35,7 +35,8 @@ pub(super) async fn forward(
     // A watch says it in an event, behind a status of 200.
     let is_expired = answer.extensions().get::<Expired>().is_some();
     let code = if is_expired { 410 } else { answer.status().as_u16() };
-    faults.note(Passed { method, path, query, code });
+    let comes_too_late = answer.extensions().get::<TooLate>().is_some();
+    faults.note(Passed { method, path, query, code, comes_too_late });
     Ok(answer)
 }
 
@@ -71,6 +72,7 @@ async fn answer(client: Client, faults: &Arc<Faults>, request: Request<Incoming>
         Ok(response) if path == "/apis" && hidden.is_some() => {
             groups_without(response, &hidden.unwrap_or_default()).await
         }
+        Ok(response) if response.status() == StatusCode::FORBIDDEN => refused(response).await,
         Ok(response) => {
             let (head, body) = response.into_parts();
             let (parts, queue) = mpsc::channel(QUEUE);
@@ -114,6 +116,23 @@ fn not_found() -> Answer {
     *answer.status_mut() = StatusCode::NOT_FOUND;
     answer
 }
+
+/// A namespace that is being deleted is told from a missing permission by the cause alone.
+async fn refused(response: Response<Body>) -> Answer {
+    let (head, body) = response.into_parts();
+    let octets = body.collect_bytes().await.unwrap_or_default();
+    let said = String::from_utf8_lossy(&octets).into_owned();
+    let comes_too_late = said.contains("NamespaceTerminating");
+    let mut answer = Response::from_parts(head, full(said));
+    if comes_too_late {
+        answer.extensions_mut().insert(TooLate);
+    }
+    answer
+}
+
+/// Marks a request for a namespace that is being deleted.
+#[derive(Clone, Copy, Debug)]
+struct TooLate;
 
 /// The list of groups, without one.
 async fn groups_without(response: Response<Body>, group: &str) -> Answer {

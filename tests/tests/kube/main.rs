@@ -22,7 +22,7 @@ use scenarios::role::Role;
 macro_rules! trials {
     ($run:ident, $($($module:ident)::+,)*) => {
         vec![$(Trial::test(
-            stringify!($($module)::+).replace(' ', ""),
+            stringify!($($module)::+).replace([' ', '\n'], ""),
             || report($run(async |given| $($module)::+(given).await)),
         ),)*]
     };
@@ -90,6 +90,7 @@ fn all() -> Vec<Trial> {
         scenarios::replicas::a_writer_that_leaves_hands_over,
         scenarios::uninstalling::the_namespace_of_the_mesh_goes_with_everything,
         scenarios::uninstalling::the_definition_goes_while_control_ends,
+        scenarios::waypoints::a_gateway_is_deployed_and_what_others_made_is_left_alone,
         scenarios::permissions::the_shipped_role_is_used_whole,
     ];
     contract.into_iter().chain(scenarios).collect()

@@ -8,3 +8,4 @@ pub(crate) mod pods;
 pub(crate) mod replicas;
 pub(crate) mod role;
 pub(crate) mod uninstalling;
+pub(crate) mod waypoints;

@@ -22,8 +22,8 @@ use crate::place::{CONTRACT, Place};
 use ambit_tests::cluster::control::Control;
 use ambit_tests::cluster::crowd::Where;
 use ambit_tests::cluster::kinds::{
-    CONFIG_MAPS, CRDS, Kind, LEASES, NAMESPACES, NODES, PEER_AUTHENTICATIONS, PODS, POLICIES, PROXY_REPORTS,
-    SERVICE_ACCOUNTS, definition,
+    CONFIG_MAPS, CRDS, GATEWAY_CLASSES, GATEWAYS, GRPC_ROUTES, HTTP_ROUTES, Kind, LEASES, NAMESPACES, NODES,
+    PEER_AUTHENTICATIONS, PODS, POLICIES, PROXY_REPORTS, SERVICE_ACCOUNTS, definition,
 };
 use ambit_tests::cluster::node::{LEASE_NAMESPACE, Node};
 use ambit_tests::cluster::token::{self, BoundTo};
@@ -37,6 +37,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// Lines of each replica's log that the report of a failure shows.
 const TAIL: usize = 60;
+
+/// The image of waypoints, which nobody runs here.
+pub(crate) const WAYPOINT_IMAGE: &str = "registry.example/waypoint:1";
 
 /// The audience of the agents' tokens.
 const AUDIENCE: &str = "ambit-ca";
@@ -105,7 +108,16 @@ impl<'a> Mesh<'a> {
 
     /// Defines kinds of Istio's, unless the cluster has them.
     pub(crate) async fn define_policies(&self) -> Result<()> {
-        for kind in [POLICIES, PEER_AUTHENTICATIONS] {
+        self.define_open(&[POLICIES, PEER_AUTHENTICATIONS]).await
+    }
+
+    /// Defines kinds of the Gateway API, unless the cluster has them.
+    pub(crate) async fn define_gateway_api(&self) -> Result<()> {
+        self.define_open(&[GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES, GRPC_ROUTES]).await
+    }
+
+    async fn define_open(&self, kinds: &[Kind]) -> Result<()> {
+        for &kind in kinds {
             let name = format!("{}.{}", kind.plural, kind.group);
             if self.place.api(CRDS).get_opt(&name).await?.is_none() {
                 let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
@@ -135,7 +147,8 @@ impl<'a> Mesh<'a> {
 
     /// Starts a replica of control.
     pub(crate) fn control(&self, name: &str) -> Result<Control> {
-        Control::start(name, &self.kubeconfig, &self.namespace, self.place.directory())
+        let waypoints = ["--deploy-waypoints", "--waypoint-image", WAYPOINT_IMAGE];
+        Control::start(name, &self.kubeconfig, &self.namespace, self.place.directory(), &waypoints)
     }
 
     /// Connects to a replica as the agent of the node does.

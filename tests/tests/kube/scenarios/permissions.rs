@@ -1,9 +1,9 @@
 //! Whether control asks for everything that its Role gives. That it is enough is seen to in every scenario.
 
 use ambit_tests::cluster::crowd::Pod;
-use ambit_tests::cluster::kinds::{EVENTS, PEER_AUTHENTICATIONS, POLICIES};
+use ambit_tests::cluster::kinds::{DEPLOYMENTS, EVENTS, GATEWAYS, PEER_AUTHENTICATIONS, POLICIES};
 use ambit_tests::wait::until_answered;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use super::mesh::{Mesh, SOON, START};
 
 pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()> {
     mesh.define_policies().await?;
+    mesh.define_gateway_api().await?;
     mesh.enrol(true).await?;
     mesh.pods().run_all([Pod::numbered(0)]).await?;
     // Two pods with one address: something that only an Event can tell.
@@ -21,6 +22,8 @@ pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()
     mesh.place.create(POLICIES, json!({"metadata": {"name": "p"}, "spec": deny})).await?;
     let strict = json!({"metadata": {"name": "default"}, "spec": {"mtls": {"mode": "STRICT"}}});
     mesh.place.create(PEER_AUTHENTICATIONS, strict).await?;
+    let waypoint = json!({"gatewayClassName": "ambit-waypoint", "listeners": []});
+    mesh.place.create(GATEWAYS, json!({"metadata": {"name": "waypoint"}, "spec": waypoint})).await?;
     let control = mesh.control("control-a")?;
     control.ready(START).await?;
     let mut observer = mesh.observe(&control).await?;
@@ -42,6 +45,10 @@ pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()
         let events = mesh.place.api(EVENTS).list(&ListParams::default()).await?;
         ensure!(!events.items.is_empty(), "nothing was told");
         Ok(())
+    })
+    .await?;
+    until_answered("the waypoint", SOON, async || {
+        Ok(mesh.place.api(DEPLOYMENTS).get_opt("waypoint").await?.context("it is not deployed")?)
     })
     .await?;
     // Its report and its Lease go when it ends as it is told to.

@@ -17,8 +17,9 @@ use serde_json::Value;
 
 use crate::place::Place;
 
-/// As `kubectl apply -k` takes it.
-const SHIPPED: &str = "../deploy/daemonset/control-rbac.yaml";
+/// As `kubectl apply -k` takes them.
+const SHIPPED: [&str; 2] =
+    ["../deploy/daemonset/control-rbac.yaml", "../deploy/daemonset/waypoint-rbac.yaml"];
 
 /// Where the Role says that control is.
 const SHIPPED_NAMESPACE: &str = "ambit-system";
@@ -35,10 +36,13 @@ pub(crate) struct Role {
 impl Role {
     /// Creates it for the account `control` of `namespace`, and waits until it is in force.
     pub(crate) async fn grant(place: &Place, namespace: &str) -> Result<Self> {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(SHIPPED);
-        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         let mut with_rules = Vec::new();
-        for document in text.split("\n---\n") {
+        let mut texts = Vec::new();
+        for file in SHIPPED {
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            texts.push(fs::read_to_string(&file).with_context(|| file.display().to_string())?);
+        }
+        for document in texts.iter().flat_map(|text| text.split("\n---\n")) {
             let mut object: Value = serde_saphyr::from_str(document)?;
             let Some(kind) = kind_of(&object)? else { continue };
             adapt(&mut object, kind, namespace);
@@ -50,7 +54,7 @@ impl Role {
                 with_rules.push(object);
             }
         }
-        ensure!(with_rules.len() >= 2, "{} holds {} roles", file.display(), with_rules.len());
+        ensure!(with_rules.len() >= 3, "{SHIPPED:?} hold {} roles", with_rules.len());
         let role = Self { with_rules };
         role.in_force(place, namespace).await?;
         Ok(role)
@@ -70,7 +74,8 @@ impl Role {
 
     /// Fails if a request was refused.
     pub(crate) fn was_enough(passed: &[Passed]) -> Result<()> {
-        let refused = passed.iter().filter(|one| one.code == 403 && one.path != MAY_BE_REFUSED);
+        let is_refused = |one: &&Passed| one.code == 403 && !one.comes_too_late && one.path != MAY_BE_REFUSED;
+        let refused = passed.iter().filter(is_refused);
         let refused: Vec<String> =
             refused.map(|one| format!("{} {}?{}", one.method, one.path, one.query)).collect();
         ensure!(refused.is_empty(), "the Role of control is not enough for:\n{}", refused.join("\n"));
@@ -98,9 +103,9 @@ fn kind_of(object: &Value) -> Result<Option<Kind>> {
         Some("ServiceAccount") => Ok(None),
         Some(name) => match kinds.into_iter().find(|kind| kind.kind == name) {
             Some(kind) => Ok(Some(kind)),
-            None => bail!("{SHIPPED} has a {name}, which the suite does not know"),
+            None => bail!("{SHIPPED:?} have a {name}, which the suite does not know"),
         },
-        None => bail!("{SHIPPED} has a document without a kind"),
+        None => bail!("{SHIPPED:?} have a document without a kind"),
     }
 }
 

@@ -1,0 +1,82 @@
+//! Control deploys a waypoint for each Gateway of its class.
+
+use ambit_tests::cluster::kinds::{
+    BUDGETS, CONFIG_MAPS, DEPLOYMENTS, GATEWAY_CLASSES, GATEWAYS, Kind, SERVICE_ACCOUNTS, SERVICES,
+};
+use ambit_tests::wait::until_answered;
+use anyhow::{Context, Result, ensure};
+use kube::ResourceExt;
+use kube::api::DynamicObject;
+use serde_json::{Value, json};
+
+use super::mesh::{Mesh, SOON, START, WAYPOINT_IMAGE};
+
+/// What a waypoint consists of.
+const PARTS: [Kind; 5] = [SERVICE_ACCOUNTS, CONFIG_MAPS, SERVICES, BUDGETS, DEPLOYMENTS];
+
+pub(crate) async fn a_gateway_is_deployed_and_what_others_made_is_left_alone(mesh: &Mesh<'_>) -> Result<()> {
+    mesh.define_gateway_api().await?;
+    // Somebody else's, of the name of a waypoint.
+    let theirs = json!({"metadata": {"name": "taken", "labels": {"theirs": "yes"}}});
+    mesh.place.create(SERVICE_ACCOUNTS, theirs).await?;
+    for name in ["taken", "waypoint"] {
+        gateway(mesh, name, "ambit-waypoint").await?;
+    }
+    gateway(mesh, "another", "of-another-controller").await?;
+    let control = mesh.control("control-a")?;
+    control.ready(START).await?;
+
+    for kind in PARTS {
+        let object = deployed(mesh, kind).await?;
+        let owner = object.metadata.owner_references.iter().flatten().next().context("it has no owner")?;
+        ensure!(owner.kind == "Gateway" && owner.name == "waypoint", "{} is owned by {owner:?}", kind.kind);
+    }
+    let deployment = deployed(mesh, DEPLOYMENTS).await?;
+    ensure!(deployment.data["spec"]["replicas"] == 2, "{}", deployment.data);
+    let container = &deployment.data["spec"]["template"]["spec"]["containers"][0];
+    ensure!(container["image"] == WAYPOINT_IMAGE, "{container}");
+    let class = mesh.place.api(GATEWAY_CLASSES).get("ambit-waypoint").await?;
+    ensure!(class.data["spec"]["controllerName"] == "ambit.dev/waypoint", "{}", class.data);
+
+    // Who scales it is not overruled by the next change of the Gateway.
+    mesh.place.merge(DEPLOYMENTS, "waypoint", json!({"spec": {"replicas": 4}})).await?;
+    let label = json!({"spec": {"infrastructure": {"labels": {"team": "shop"}}}});
+    mesh.place.merge(GATEWAYS, "waypoint", label).await?;
+    until_answered("the label to be there", SOON, async || {
+        let deployment = deployed(mesh, DEPLOYMENTS).await?;
+        ensure!(
+            deployment.labels().get("team").is_some_and(|team| team == "shop"),
+            "{:?}",
+            deployment.labels()
+        );
+        ensure!(deployment.data["spec"]["replicas"] == 4, "the replicas were taken back");
+        Ok(())
+    })
+    .await?;
+
+    let account = mesh.place.api(SERVICE_ACCOUNTS).get("taken").await?;
+    ensure!(
+        account.owner_references().is_empty() && account.labels().contains_key("theirs"),
+        "it was adopted"
+    );
+    for name in ["taken", "another"] {
+        ensure!(mesh.place.api(DEPLOYMENTS).get_opt(name).await?.is_none(), "{name} was deployed");
+    }
+    Ok(())
+}
+
+async fn gateway(mesh: &Mesh<'_>, name: &str, class: &str) -> Result<()> {
+    let listener = json!({"name": "mesh", "port": 15008, "protocol": "HBONE"});
+    let spec: Value = json!({"gatewayClassName": class, "listeners": [listener]});
+    mesh.place.create(GATEWAYS, json!({"metadata": {"name": name}, "spec": spec})).await?;
+    Ok(())
+}
+
+async fn deployed(mesh: &Mesh<'_>, kind: Kind) -> Result<DynamicObject> {
+    let what = format!("the {} of the waypoint", kind.kind);
+    let (object, _) = until_answered(what, SOON, async || {
+        Ok(mesh.place.api(kind).get_opt("waypoint").await?.context("it is not there")?)
+    })
+    .await?;
+    Ok(object)
+}
