@@ -150,9 +150,9 @@ impl Step<'_, '_> {
         for (at, rule) in rules.iter().enumerate() {
             let from = rule.from.iter().flat_map(|source| &source.unknown);
             let to = rule.to.iter().flat_map(|operation| &operation.unknown);
-            let when = rule.when.iter().filter_map(|condition| match condition {
-                L7Condition::Unknown(key) => Some(key),
-                _ => None,
+            let when = rule.when.iter().filter_map(|condition| {
+                let L7Condition::Unknown(key) = condition else { return None };
+                Some(key)
             });
             let tokens = rule.from.iter().any(|source| !source.request_principals.is_empty());
             let mut fields: Vec<&str> = from.chain(to).chain(when).map(|field| &**field).collect();
