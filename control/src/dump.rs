@@ -1,11 +1,12 @@
 //! What was translated, as JSON: for the admin pages, and for the tests to compare.
 
+use ambit_mesh::http::{Filters, HttpPolicy, Parent, Route, RouteRule, Timeouts};
 use ambit_mesh::policy::{AuthorizationPolicy, Clause, Match, PolicyScope, Rule, StringMatch};
 use ambit_mesh::service::{LoadBalancing, PortMapping, Service};
 use ambit_mesh::workload::{PodBinding, Workload};
 use serde_json::{Map, Value, json};
 
-use crate::translate::Translated;
+use crate::translate::{Condition, Translated};
 
 /// Everything that was translated. Fields that hold nothing are left out.
 pub fn translated(translated: &Translated) -> Value {
@@ -15,6 +16,8 @@ pub fn translated(translated: &Translated) -> Value {
         ("workloads", translated.workloads.values().map(|of| workload(of)).collect()),
         ("services", translated.services.values().map(|of| service(of)).collect()),
         ("policies", translated.policies.values().map(|of| policy(of)).collect()),
+        ("routes", translated.for_waypoints.routes.values().map(|of| route(of)).collect()),
+        ("waypointPolicies", translated.for_waypoints.policies.values().map(|of| http_policy(of)).collect()),
         ("meshRanges", texts(&translated.mesh_ranges)),
         ("enrolledNamespaces", texts(&translated.enrolled_namespaces)),
         ("identities", identities.map(|(node, ids)| (node.to_string(), texts(ids))).collect()),
@@ -22,6 +25,59 @@ pub fn translated(translated: &Translated) -> Value {
             "notes",
             notes.map(|(key, notes)| (key.to_string(), notes.iter().map(note).collect::<Value>())).collect(),
         ),
+        (
+            "conditions",
+            translated
+                .conditions
+                .0
+                .iter()
+                .map(|(key, of)| (key.to_string(), of.iter().map(condition).collect::<Value>()))
+                .collect(),
+        ),
+    ])
+}
+
+/// `Accepted=False Conflicted for Service/shop/web: why`.
+fn condition(condition: &Condition) -> Value {
+    let Condition { parent, kind, status, reason, message } = condition;
+    let parent = parent.as_ref().map_or_else(String::new, |parent| format!(" for {parent}"));
+    let status = if *status { "True" } else { "False" };
+    Value::String(format!("{kind}={status} {reason}{parent}: {message}"))
+}
+
+fn route(route: &Route) -> Value {
+    let parent = |parent: &Parent| match parent.port {
+        Some(port) => Value::String(format!("{}:{port}", parent.service)),
+        None => text(&parent.service),
+    };
+    object([
+        ("name", text(&route.name)),
+        ("parents", route.parents.iter().map(parent).collect()),
+        ("rules", route.rules.iter().map(route_rule).collect()),
+    ])
+}
+
+/// The matches and what is done, as the vocabulary writes itself.
+fn route_rule(rule: &RouteRule) -> Value {
+    let changes = (rule.filters != Filters::default()).then(|| debug(&rule.filters));
+    let timeouts = (rule.timeouts != Timeouts::default()).then(|| debug(&rule.timeouts));
+    object([
+        ("name", text(&rule.name.as_deref().unwrap_or_default())),
+        ("matches", rule.matches.iter().map(debug).collect()),
+        ("action", debug(&rule.action)),
+        ("filters", changes.unwrap_or_default()),
+        ("timeouts", timeouts.unwrap_or_default()),
+    ])
+}
+
+fn http_policy(policy: &HttpPolicy) -> Value {
+    object([
+        ("name", text(&policy.name)),
+        ("action", debug(&policy.action)),
+        ("targets", policy.targets.iter().map(debug).collect()),
+        // Kept when empty: a policy without rules never matches.
+        ("rules", json!(policy.rules.iter().map(debug).collect::<Vec<_>>())),
+        ("dryRun", if policy.dry_run { Value::Bool(true) } else { Value::Null }),
     ])
 }
 
@@ -58,6 +114,7 @@ fn workload(workload: &Workload) -> Value {
                 .map(|(name, ports)| (name.to_string(), ports.iter().map(port).collect::<Value>()))
                 .collect(),
         ),
+        ("waypoint", workload.waypoint.as_deref().map(text).unwrap_or_default()),
         ("pod", workload.pod.as_deref().map(pod).unwrap_or_default()),
     ])
 }
@@ -85,6 +142,7 @@ fn service(service: &Service) -> Value {
         ("name", text(&service.name)),
         ("addresses", texts(&service.addresses)),
         ("ports", service.ports.iter().map(port).collect()),
+        ("waypoint", service.waypoint.as_ref().map(text).unwrap_or_default()),
         ("ipFamilies", debug(&service.ip_families)),
         ("loadBalancing", load_balancing(&service.load_balancing)),
     ])

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use crate::ca::grant::is_waypoint_caller;
 use crate::ca::tokens::NodeTokens;
 use crate::inputs::Inputs;
 use crate::memory::Memory;
@@ -16,7 +17,7 @@ use crate::publish::Publisher;
 use crate::source::{Batch, Content, Event, Rejection, SourceProblem};
 use crate::telemetry;
 use crate::tokens::TokenFiles;
-use crate::translate::{Settings, Translator};
+use crate::translate::{Settings, Translated, Translator};
 
 /// Everything that a change runs through.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ impl Pipeline {
         let changed: BTreeSet<_> = batch.events.iter().map(|event| event.key().clone()).collect();
         self.inputs.apply(batch);
         let translated = self.translator.translate(&self.inputs, &changed, &self.settings);
-        self.update_node_tokens();
+        self.update_node_tokens(&translated);
         let (workloads, services, policies) =
             (translated.workloads.len(), translated.services.len(), translated.policies.len());
         self.publisher.publish(self.inputs.clone(), translated);
@@ -91,13 +92,15 @@ impl Pipeline {
     }
 
     /// Before anything is published: an agent that learns of a workload has to be able to call.
-    fn update_node_tokens(&self) {
+    fn update_node_tokens(&self, translated: &Translated) {
         let Some((files, tokens)) = &self.node_tokens else { return };
         let nodes = self
             .inputs
             .of_cluster()
             .filter(|(key, entry)| key.kind == Kind::Known(KnownKind::Node) && entry.object().is_some());
-        tokens.send_replace(Arc::new(files.of(nodes.map(|(key, _)| key.name.clone()))));
+        let callers = translated.identities.by_node.keys();
+        let waypoints = callers.filter(|name| is_waypoint_caller(name)).cloned();
+        tokens.send_replace(Arc::new(files.of(nodes.map(|(key, _)| key.name.clone()).chain(waypoints))));
     }
 }
 

@@ -187,10 +187,15 @@ fn programmed(generation: &Generation, key: &ObjectKey, progress: Progress<'_>) 
         return None;
     }
     let name = PolicyName { namespace: key.namespace.clone()?, name: key.name.clone() };
-    if !generation.translated.policies.contains_key(&name) {
+    let translated = &generation.translated;
+    let kind = if translated.policies.contains_key(&name) {
+        ResourceType::Authorization
+    } else if translated.for_waypoints.policies.contains_key(&name) {
+        ResourceType::HttpPolicy
+    } else {
         return None;
-    }
-    let programmed = progress(ResourceType::Authorization, &name.to_string())?;
+    };
+    let programmed = progress(kind, &name.to_string())?;
     let refusals = programmed.refusals.iter().map(|(node, message)| format!("{node}: {message}"));
     Some(StatusProgrammed {
         message: format!("programmed on {} of {} proxies", programmed.acknowledged, programmed.wanted),

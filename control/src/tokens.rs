@@ -1,4 +1,5 @@
-//! The bearer tokens of nodes, as files: `tokens/<node>` in the state directory.
+//! The bearer tokens of nodes and of waypoints, as files: `tokens/<node>` and
+//! `tokens/waypoint~<namespace>~<pod>` in the state directory.
 //!
 //! A token is made when its Node object first appears, and counts as long as the object exists. Its
 //! file stays, so that a Node that comes back keeps its token; deleting the file and touching the

@@ -29,6 +29,7 @@ mod peer_authentication;
 mod service;
 mod view;
 mod waypoint;
+pub mod waypoints;
 mod workload;
 
 pub use conditions::{Condition, Conditions};

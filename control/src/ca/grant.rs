@@ -32,6 +32,11 @@ pub fn waypoint_caller(namespace: &str, pod: &str) -> Arc<str> {
     format!("waypoint~{namespace}~{pod}").into()
 }
 
+/// Whether a caller's name is that of a waypoint's pod.
+pub fn is_waypoint_caller(name: &str) -> bool {
+    name.starts_with("waypoint~")
+}
+
 /// What runs where: the identities of the enrolled workloads of each node, pods that are scheduled
 /// there but have not started included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

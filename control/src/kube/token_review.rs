@@ -45,7 +45,7 @@ const REVIEWS: Rate = Rate { burst: 200, every: Duration::from_millis(10) };
 /// For one review, with the wait for its turn.
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// Recognises the tokens of node agents. Dropping it ends what is being asked.
+/// Recognises the tokens of node agents and of waypoints. Dropping it ends what is being asked.
 pub struct TokenReviews {
     asker: Arc<Asker>,
     generation: watch::Receiver<Arc<Generation>>,
@@ -116,7 +116,7 @@ impl TokenReviews {
     pub async fn ask(&self, token: &str, peer: Option<IpAddr>) -> Result<Caller, NoCaller> {
         let shown = Shown::by(token).map_err(Refusal::from)?;
         let life = until(shown.expires_seconds);
-        decide::worth_asking(&shown, &self.asker.rules, seconds_now())?;
+        decide::worth_asking(&shown, &self.asker.rules, &self.generation.borrow().inputs, seconds_now())?;
         let mut coming = self.start(token, life, peer)?;
         let outcome = coming.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
         // A review that has died is none that anybody should wait for again.
@@ -129,7 +129,7 @@ impl TokenReviews {
     }
 
     fn caller(&self, bound: &Bound) -> Result<Caller, Refusal> {
-        decide::caller(bound, &self.generation.borrow().inputs)
+        decide::caller(bound, &self.asker.rules, &self.generation.borrow().inputs)
     }
 
     /// Joins the review of this token, or begins one. It goes on when this caller gives up, for

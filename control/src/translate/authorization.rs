@@ -28,7 +28,10 @@ pub(super) fn translate(
     let enforcement = match enforcement(policy.object) {
         Ok(enforcement) => enforcement,
         Err(elsewhere) => {
-            notes.add(policy.key, Reason::NoEffect, elsewhere.message());
+            // What is for a waypoint is reported by its own translation.
+            if let Some(message) = elsewhere.message() {
+                notes.add(policy.key, Reason::NoEffect, message);
+            }
             return None;
         }
     };
@@ -85,10 +88,10 @@ impl Enforcement {
 }
 
 impl Elsewhere {
-    fn message(self) -> &'static str {
+    fn message(self) -> Option<&'static str> {
         match self {
-            Self::Waypoint => "a policy with targetRefs is enforced by a waypoint",
-            Self::Audit => "action AUDIT decides nothing and is not supported at layer 4",
+            Self::Waypoint => None,
+            Self::Audit => Some("action AUDIT decides nothing and is not supported at layer 4"),
         }
     }
 }

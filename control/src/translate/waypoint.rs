@@ -27,7 +27,7 @@ const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
 
 /// On a pod: the Gateway that it is an instance of (Gateway API).
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+pub(super) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 /// The condition by which Istio says what a Service is bound to.
 const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";

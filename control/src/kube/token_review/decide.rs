@@ -13,9 +13,10 @@ use k8s_openapi::api::authentication::v1::{TokenReviewStatus, UserInfo};
 use serde::{Serialize, Serializer};
 
 use super::shown::{Shown, Unreadable};
-use crate::ca::grant::Caller;
+use crate::ca::grant::{Caller, waypoint_caller};
 use crate::inputs::Inputs;
 use crate::objects::{Kind, KnownKind, Object, ObjectKey};
+use crate::translate::waypoints;
 
 const USERNAME_PREFIX: &str = "system:serviceaccount:";
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
@@ -65,7 +66,10 @@ pub enum Refusal {
     Audience { found: Vec<String>, wanted: Vec<String> },
     #[error("the API server does not accept the token: {said}")]
     NotAuthenticated { said: String },
-    #[error("{username:?} is not the ServiceAccount of a node agent: see --agent-service-account")]
+    #[error(
+        "{username:?} is neither the ServiceAccount of a node agent (see --agent-service-account) nor that of \
+         a pod with the label gateway.networking.k8s.io/gateway-name of a waypoint of its namespace"
+    )]
     Account { username: String },
     #[error("the token is bound to no pod: project one with serviceAccountToken")]
     NoPod,
@@ -88,12 +92,19 @@ pub enum Refusal {
 ///
 /// # Errors
 /// When nobody's token looks like this.
-pub(super) fn worth_asking(shown: &Shown, rules: &Rules, now_seconds: i64) -> Result<(), Refusal> {
+pub(super) fn worth_asking(
+    shown: &Shown,
+    rules: &Rules,
+    inputs: &Inputs,
+    now_seconds: i64,
+) -> Result<(), Refusal> {
     if shown.expires_seconds.saturating_add(CLOCKS_DIFFER_SECONDS) < now_seconds {
         return Err(Refusal::Expired);
     }
     is_for_us(&shown.audiences, rules)?;
-    agent(&shown.subject, rules).map(drop)
+    let account = account(&shown.subject)?;
+    let is_known = rules.agents.contains(&account) || waypoints::has_account(inputs, &account);
+    is_known.then_some(()).ok_or_else(|| Refusal::Account { username: shown.subject.clone() })
 }
 
 /// A token that has expired by our clock and may not have by the API server's.
@@ -112,7 +123,7 @@ pub(super) fn confirmed(status: &TokenReviewStatus, rules: &Rules) -> Result<Bou
     is_for_us(status.audiences.as_deref().unwrap_or_default(), rules)?;
     let nobody = UserInfo::default();
     let user = status.user.as_ref().unwrap_or(&nobody);
-    let account = agent(user.username.as_deref().unwrap_or_default(), rules)?;
+    let account = account(user.username.as_deref().unwrap_or_default())?;
     let extra = user.extra.as_ref();
     let pod = only(extra, POD_NAME).ok_or(Refusal::NoPod)?;
     let uid = only(extra, POD_UID).ok_or(Refusal::NoPod)?;
@@ -120,12 +131,17 @@ pub(super) fn confirmed(status: &TokenReviewStatus, rules: &Rules) -> Result<Bou
     Ok(Bound { account, pod, uid, node })
 }
 
-/// The caller that a pod is at this moment.
+/// The caller that a pod is at this moment: the agent of its node, or a waypoint's pod for itself.
 ///
 /// # Errors
 /// When the pod is not there any more, or not as the token says.
-pub(super) fn caller(bound: &Bound, inputs: &Inputs) -> Result<Caller, Refusal> {
+pub(super) fn caller(bound: &Bound, rules: &Rules, inputs: &Inputs) -> Result<Caller, Refusal> {
     let Bound { account, pod, uid, node } = bound;
+    let is_agent = rules.agents.contains(account);
+    if !is_agent && !waypoints::is_pod(inputs, &account.namespace, pod) {
+        let username = format!("{USERNAME_PREFIX}{}:{}", account.namespace, account.name);
+        return Err(Refusal::Account { username });
+    }
     let key = ObjectKey {
         kind: Kind::Known(KnownKind::Pod),
         namespace: Some(account.namespace.clone()),
@@ -147,7 +163,10 @@ pub(super) fn caller(bound: &Bound, inputs: &Inputs) -> Result<Caller, Refusal> 
     if found.is_finished() {
         return Err(Refusal::PodHasEnded { pod: pod.clone() });
     }
-    Ok(Caller::authenticated(node.clone()))
+    Ok(Caller::authenticated(match is_agent {
+        true => node.clone(),
+        false => waypoint_caller(&account.namespace, pod),
+    }))
 }
 
 fn is_for_us(audiences: &[String], rules: &Rules) -> Result<(), Refusal> {
@@ -157,12 +176,10 @@ fn is_for_us(audiences: &[String], rules: &Rules) -> Result<(), Refusal> {
     Err(Refusal::Audience { found: audiences.to_vec(), wanted: rules.audiences.clone() })
 }
 
-fn agent(username: &str, rules: &Rules) -> Result<Account, Refusal> {
+fn account(username: &str) -> Result<Account, Refusal> {
     let account = username.strip_prefix(USERNAME_PREFIX).and_then(|account| account.split_once(':'));
     let account = account.map(|(namespace, name)| Account { namespace: namespace.into(), name: name.into() });
-    account
-        .filter(|account| rules.agents.contains(account))
-        .ok_or_else(|| Refusal::Account { username: username.to_owned() })
+    account.ok_or_else(|| Refusal::Account { username: username.to_owned() })
 }
 
 /// The value of a claim that has exactly one.

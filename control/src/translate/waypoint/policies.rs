@@ -57,7 +57,11 @@ impl Step<'_, '_> {
                         Ok(to) => {
                             Condition::new(WAYPOINT_ACCEPTED, true, "Accepted", format!("bound to {to}"))
                         }
-                        Err(why) => Condition::new(WAYPOINT_ACCEPTED, false, "AncestorNotBound", why),
+                        Err(why) => {
+                            let message = format!("{why}: the policy has no effect there");
+                            report.notes.add(self.policy.key, Reason::NoEffect, message);
+                            Condition::new(WAYPOINT_ACCEPTED, false, "AncestorNotBound", why)
+                        }
                     };
                     report.conditions.add(self.policy.key, condition);
                     targets.push(target);

@@ -120,7 +120,7 @@ impl<'a> Written<'a> {
     fn translate(&self, view: &View<'_>, taken: &BTreeSet<Parent>, report: &mut Report<'_>) -> Option<Route> {
         let mut problems = Problems::default();
         let rules: Vec<RouteRule> =
-            self.rules.iter().map(|rule| self.rule(rule, view, &mut problems)).collect();
+            self.rules.iter().filter_map(|rule| self.rule(rule, view, &mut problems)).collect();
         let unsupported: Vec<String> = self
             .rules
             .iter()
@@ -138,7 +138,7 @@ impl<'a> Written<'a> {
             }
         }
         parents.dedup();
-        (!parents.is_empty()).then(|| Route {
+        (!parents.is_empty() && !rules.is_empty()).then(|| Route {
             name: RouteName {
                 kind: self.kind,
                 namespace: self.namespace().into(),
@@ -196,8 +196,7 @@ impl<'a> Written<'a> {
         };
         let mut conditions = vec![accepted, resolved];
         if let Some(message) = problems.unusable.as_ref().filter(|_| problems.usable_rules > 0) {
-            // It is not dropped: other rules would take what it matches. It answers with 500.
-            let message = format!("Dropped Rule: {message}; what it matches is answered with 500");
+            let message = format!("Dropped Rule: {message}");
             conditions.push(Condition::new("PartiallyInvalid", true, "UnsupportedValue", message));
         }
         for condition in conditions {
@@ -211,14 +210,17 @@ impl<'a> Written<'a> {
         Some(attached)
     }
 
-    fn rule(&self, rule: &WrittenRule<'_>, view: &View<'_>, problems: &mut Problems) -> RouteRule {
+    fn rule(&self, rule: &WrittenRule<'_>, view: &View<'_>, problems: &mut Problems) -> Option<RouteRule> {
         let name = rule.name.map(Arc::from);
         let filtered = filters::translate(rule.filters);
         let (matches, filtered) = match (&rule.matches, filtered) {
             (Ok(matches), Ok(filtered)) => (matches.clone(), filtered),
             // What cannot be compared never matches, so that other rules keep what is theirs.
-            (Err(why), _) => return self.unusable(name, Vec::new(), why, problems),
-            (Ok(matches), Err(why)) => return self.unusable(name, matches.clone(), &why, problems),
+            (Err(why), _) => {
+                problems.unusable.get_or_insert_with(|| format!("{why}; the rule never matches"));
+                return None;
+            }
+            (Ok(matches), Err(why)) => return Some(self.unusable(name, matches.clone(), &why, problems)),
         };
         let Filtered { filters, redirect } = filtered;
         let action = match redirect {
@@ -229,7 +231,7 @@ impl<'a> Written<'a> {
             }
         };
         problems.usable_rules += 1;
-        RouteRule { name, matches, action, filters, timeouts: rule.timeouts }
+        Some(RouteRule { name, matches, action, filters, timeouts: rule.timeouts })
     }
 
     /// A rule that answers with 500, for it is not to be done by half.
@@ -240,7 +242,7 @@ impl<'a> Written<'a> {
         why: &str,
         problems: &mut Problems,
     ) -> RouteRule {
-        problems.unusable.get_or_insert_with(|| why.to_owned());
+        problems.unusable.get_or_insert_with(|| format!("{why}; what the rule matches is answered with 500"));
         RouteRule {
             name,
             matches,
@@ -259,7 +261,8 @@ impl<'a> Written<'a> {
                 (BackendTarget::Invalid { status: 500, why: message.into() }, Filters::default())
             }
             (Ok(_), Err(why)) => {
-                problems.unusable.get_or_insert_with(|| why.clone());
+                let answer = || format!("{why}; the backend's share is answered with 500");
+                problems.unusable.get_or_insert_with(answer);
                 (BackendTarget::Invalid { status: 500, why: why.into() }, Filters::default())
             }
         };

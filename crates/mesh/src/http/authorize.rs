@@ -325,7 +325,11 @@ impl Judge<'_> {
     fn condition(self, condition: &Condition) -> bool {
         match condition {
             Condition::RequestHeader { name, values } => self.of_request(values, |asked, wanted| {
-                let value = joined(asked.head.headers, name);
+                // HTTP/2 has no header Host, and a server may take either for the other.
+                let value = match *name == http::header::HOST {
+                    true => Some(Cow::Borrowed(asked.authority.as_str())),
+                    false => joined(asked.head.headers, name),
+                };
                 // Istio: `*` asks that the header is there, also an empty one.
                 value.is_some_and(|value| *wanted == StringMatch::Presence || wanted.matches(&value))
             }),

@@ -31,6 +31,7 @@ fn key(change: &Change) -> Key {
         Change::RemoveWorkload(uid) => Key::Workload(uid.clone()),
         Change::RemoveService(name) => Key::Service(name.clone()),
         Change::RemovePolicy(name) => Key::Policy(name.clone()),
+        Change::Http(_) => panic!("it changes nothing of the mesh"),
     }
 }
 
@@ -108,7 +109,8 @@ fn standing(changes: &[Change]) -> Vec<Change> {
         | Change::RemoveWorkload(_)
         | Change::RemoveService(_)
         | Change::RemovePolicy(_)
-        | Change::RemoveMesh => false,
+        | Change::RemoveMesh
+        | Change::Http(_) => false,
     };
     last.into_values().filter(puts).collect()
 }

@@ -53,7 +53,7 @@ fn status(username: &str, claims: [&str; 3]) -> TokenReviewStatus {
 
 fn decided(status: &TokenReviewStatus) -> Result<String, Refusal> {
     let bound = confirmed(status, &rules())?;
-    caller(&bound, &inputs(CLUSTER)).map(|caller| caller.node().to_owned())
+    caller(&bound, &rules(), &inputs(CLUSTER)).map(|caller| caller.node().to_owned())
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn the_api_server_is_asked_only_about_what_it_might_confirm() {
         audiences: vec![audience.to_owned()],
         expires_seconds,
     };
-    let asked = |shown: Shown| worth_asking(&shown, &rules(), 1_000);
+    let asked = |shown: Shown| worth_asking(&shown, &rules(), &inputs(CLUSTER), 1_000);
     assert_eq!(asked(shown(ZTUNNEL, "ambit-ca", 2_000)), Ok(()));
     assert_eq!(asked(shown(ZTUNNEL, "ambit-ca", 950)), Ok(()), "the clocks may differ");
     assert_eq!(asked(shown(ZTUNNEL, "ambit-ca", 900)), Err(Refusal::Expired));
@@ -153,6 +153,60 @@ fn the_api_server_is_asked_only_about_what_it_might_confirm() {
     assert_eq!(asked(shown(ZTUNNEL, "ambit-ca", i64::MAX)), Ok(()));
     assert!(matches!(asked(shown(ZTUNNEL, "vault", 2_000)), Err(Refusal::Audience { .. })));
     assert!(matches!(asked(shown("someone", "ambit-ca", 2_000)), Err(Refusal::Account { .. })));
+}
+
+#[test]
+fn a_waypoints_pod_is_known_as_itself() {
+    const WAYPOINT: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: shop}
+spec: {gatewayClassName: ambit-waypoint}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec: {gatewayClassName: somebody-elses}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: waypoint-a, namespace: shop, uid: uid-a, labels: {gateway.networking.k8s.io/gateway-name: waypoint}}
+spec: {nodeName: node-1, serviceAccountName: waypoint}
+status: {phase: Running}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: edge-a, namespace: shop, uid: uid-a, labels: {gateway.networking.k8s.io/gateway-name: edge}}
+spec: {nodeName: node-1, serviceAccountName: edge}
+status: {phase: Running}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-a, namespace: bank, uid: uid-a, labels: {gateway.networking.k8s.io/gateway-name: waypoint}}
+spec: {nodeName: node-1, serviceAccountName: waypoint}
+status: {phase: Running}
+";
+    let inputs = inputs(WAYPOINT);
+    let caller_of = |username: &str, pod: &str| {
+        let bound = confirmed(&status(username, [pod, "uid-a", "node-1"]), &rules())?;
+        caller(&bound, &rules(), &inputs).map(|caller| caller.node().to_owned())
+    };
+    let shop = "system:serviceaccount:shop:waypoint";
+    assert_eq!(caller_of(shop, "waypoint-a"), Ok("waypoint~shop~waypoint-a".to_owned()));
+    for (rule, username, pod) in [
+        ("no waypoint's class", "system:serviceaccount:shop:edge", "edge-a"),
+        ("no waypoint in its namespace", "system:serviceaccount:bank:waypoint", "web-a"),
+        ("a pod that is not there", shop, "waypoint-b"),
+    ] {
+        assert!(matches!(caller_of(username, pod), Err(Refusal::Account { .. })), "{rule}");
+    }
+    let other = caller_of("system:serviceaccount:shop:edge", "waypoint-a");
+    assert!(matches!(other, Err(Refusal::OtherAccount { .. })));
+    for (subject, expected) in [(shop, true), ("system:serviceaccount:bank:waypoint", false)] {
+        let (subject, audiences) = (subject.to_owned(), vec!["ambit-ca".to_owned()]);
+        let shown = Shown { subject, audiences, expires_seconds: 2_000 };
+        assert_eq!(worth_asking(&shown, &rules(), &inputs, 1_000).is_ok(), expected);
+    }
 }
 
 #[test]

@@ -1,0 +1,36 @@
+//! Which pods are waypoints' instances, asked of the objects in force without translating them.
+
+use crate::inputs::Inputs;
+use crate::kube::token_review::decide::Account;
+use crate::objects::{Kind, KnownKind, Object, ObjectKey, Pod};
+
+use super::waypoint::GATEWAY_NAME;
+
+/// Whether a pod of this name is there and names a waypoint of its namespace.
+pub fn is_pod(inputs: &Inputs, namespace: &str, pod: &str) -> bool {
+    let found = entry(inputs, KnownKind::Pod, namespace, pod);
+    matches!(found, Some(Object::Pod(pod)) if is_instance(inputs, namespace, pod))
+}
+
+/// Whether a waypoint's instance has this ServiceAccount.
+pub fn has_account(inputs: &Inputs, account: &Account) -> bool {
+    inputs.entries().any(|(key, entry)| {
+        key.namespace.as_deref() == Some(&*account.namespace)
+            && matches!(
+                entry.object(),
+                Some(Object::Pod(pod))
+                    if pod.service_account() == &*account.name && is_instance(inputs, &account.namespace, pod)
+            )
+    })
+}
+
+fn is_instance(inputs: &Inputs, namespace: &str, pod: &Pod) -> bool {
+    let name = pod.metadata.label(GATEWAY_NAME);
+    let gateway = name.and_then(|name| entry(inputs, KnownKind::Gateway, namespace, name));
+    matches!(gateway, Some(Object::Gateway(gateway)) if gateway.is_waypoint())
+}
+
+fn entry<'a>(inputs: &'a Inputs, kind: KnownKind, namespace: &str, name: &str) -> Option<&'a Object> {
+    let key = ObjectKey { kind: Kind::Known(kind), namespace: Some(namespace.into()), name: name.into() };
+    inputs.entry(&key).and_then(|entry| entry.object())
+}
