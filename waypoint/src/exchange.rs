@@ -14,7 +14,7 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
-use crate::h1::{BodyReader, BodyWriter, Framing};
+use crate::h1::{BodyReader, BodyWriter, Framing, Shared};
 use crate::head::{BodyLength, ConnectionOptions, strip_hop_by_hop};
 use crate::ingress::Caller;
 use crate::opaque::{MAX_ENDPOINTS_TRIED, both_ways};
@@ -383,7 +383,9 @@ impl Call<'_> {
         }
         let sent = Cell::new(0);
         let (mut is_sent, mut upload_error) = (false, None);
+        let watched = responder.wire();
         let answered = {
+            let lost = lost(watched);
             let upload = async {
                 match self.request.upgrade {
                     // What follows the head is for whom the protocol changes to.
@@ -392,7 +394,7 @@ impl Call<'_> {
                 }
             };
             let download = self.answer(&mut inflow, forward, responder, deadline);
-            tokio::pin!(upload, download);
+            tokio::pin!(upload, download, lost);
             loop {
                 tokio::select! {
                     biased;
@@ -403,6 +405,10 @@ impl Call<'_> {
                         // The answer may be there all the same.
                         Err(Broken::Writing(error)) => upload_error = Some(error),
                     },
+                    // Until then the upload tells.
+                    () = &mut lost, if is_sent => {
+                        break Err(SendError::Client("the client went away".to_owned()));
+                    }
                 }
             }
         };
@@ -542,6 +548,17 @@ fn not_connected(error: &DialError) -> Reply {
         "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
     Reply::new(StatusCode::SERVICE_UNAVAILABLE, text, "UF", "upstream_reset_before_response_started")
         .because(error)
+}
+
+/// Waits until a client of HTTP/1 that has sent its request is gone. One that only has nothing more to
+/// say is not, and neither is one that sends its next request already.
+async fn lost(wire: Option<Shared>) {
+    if let Some(wire) = wire
+        && wire.fill().await.is_err()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Octets of a refused request's body that are worth reading to keep its connection.

@@ -112,10 +112,12 @@ fn a_client_that_cancels_frees_the_endpoint() {
         let _said = mesh.node_agent().await;
         let listener = mesh.backend().await;
         let (cancelled, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let (arrived, mut arrival) = tokio::sync::mpsc::unbounded_channel();
         spawn_local(async move {
             let (stream, _) = listener.accept().await.unwrap();
             let mut connection = h2::server::handshake(stream).await.unwrap();
             while let Some(Ok((request, respond))) = connection.accept().await {
+                arrived.send(()).unwrap();
                 let cancelled = cancelled.clone();
                 spawn_local(async move {
                     let _respond = respond;
@@ -127,7 +129,7 @@ fn a_client_that_cancels_frees_the_endpoint() {
         let mut client = client(&mesh).await.ready().await.unwrap();
         let (response, mut sending) = client.send_request(call("/a"), false).unwrap();
         let response = spawn_local(response);
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        arrival.recv().await.unwrap();
         sending.send_reset(h2::Reason::CANCEL);
         assert!(seen.recv().await.unwrap());
         response.abort();
@@ -220,13 +222,15 @@ fn a_waypoint_that_goes_lets_streams_finish() {
         let mut body = response.await.unwrap().into_body();
         let trigger = mesh.drain.take().unwrap();
         let draining = spawn_local(trigger.drain(Duration::from_secs(20)));
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        while client.clone().ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
         sending.send_data(Bytes::from_static(b"still"), false).unwrap();
         assert_eq!(body.data().await.unwrap().unwrap(), "still");
         sending.send_data(Bytes::new(), true).unwrap();
         while body.data().await.is_some() {}
         assert_eq!(body.trailers().await.unwrap().unwrap().get("grpc-status").unwrap(), "0");
-        assert!(client.ready().await.is_err(), "it was told to go");
+        drop(client);
         assert_eq!(draining.await.unwrap(), ambit_runtime::drain::Drained::Complete);
     });
 }
@@ -255,7 +259,7 @@ fn a_websocket_of_http2_reaches_an_application_of_http1() {
         spawn_local(connection);
         let mut client = client.ready().await.unwrap();
         while !client.is_extended_connect_protocol_enabled() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::task::yield_now().await;
         }
         let request = Request::connect("http://web:80/ws")
             .extension(h2::ext::Protocol::from_static("websocket"))
