@@ -14,6 +14,7 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
+use crate::h1::{BodyReader, BodyWriter, Framing, Shared};
 use crate::head::{BodyLength, ConnectionOptions, strip_hop_by_hop};
 use crate::ingress::Caller;
 use crate::opaque::{MAX_ENDPOINTS_TRIED, both_ways};
@@ -382,10 +383,18 @@ impl Call<'_> {
         }
         let sent = Cell::new(0);
         let (mut is_sent, mut upload_error) = (false, None);
+        let watched = responder.wire();
         let answered = {
-            let upload = pass(body, &mut sink, &sent, &|_| ());
+            let lost = lost(watched);
+            let upload = async {
+                match self.request.upgrade {
+                    // What follows the head is for whom the protocol changes to.
+                    Some(_) => Ok(()),
+                    None => pass(body, &mut sink, &sent, &|_| ()).await,
+                }
+            };
             let download = self.answer(&mut inflow, forward, responder, deadline);
-            tokio::pin!(upload, download);
+            tokio::pin!(upload, download, lost);
             loop {
                 tokio::select! {
                     biased;
@@ -396,6 +405,10 @@ impl Call<'_> {
                         // The answer may be there all the same.
                         Err(Broken::Writing(error)) => upload_error = Some(error),
                     },
+                    // Until then the upload tells.
+                    () = &mut lost, if is_sent => {
+                        break Err(SendError::Client("the client went away".to_owned()));
+                    }
                 }
             }
         };
@@ -417,8 +430,8 @@ impl Call<'_> {
                 }
                 Ok(Forwarded::Done { is_whole: true })
             }
-            Answer::Upgraded => {
-                self.tunnel(inflow, responder).await;
+            Answer::Upgraded(way) => {
+                self.tunnel(inflow, body, way, responder).await;
                 Ok(Forwarded::Done { is_whole: false })
             }
         }
@@ -466,24 +479,53 @@ impl Call<'_> {
 
     async fn switch(self, head: AnswerHead, responder: &mut Responder) -> Result<Answer, SendError> {
         let protocol = head.headers.get(header::UPGRADE).cloned();
-        let (Some(_), Some(protocol), Responder::Http1(http1)) = (&self.request.upgrade, protocol, responder)
-        else {
+        let (Some(asked), Some(protocol)) = (&self.request.upgrade, protocol) else {
             return Err(SendError::BadAnswer("the protocol was changed unasked".to_owned()));
         };
-        let headers = without_hop_fields(head.headers);
+        if !protocol.as_bytes().eq_ignore_ascii_case(asked.as_bytes()) {
+            return Err(SendError::BadAnswer("the protocol was changed to another".to_owned()));
+        }
+        let client = |error: std::io::Error| SendError::Client(error.to_string());
+        let mut headers = without_hop_fields(head.headers);
         self.record.answered(head.status, &headers);
-        http1.upgrade(headers, &protocol).await.map_err(|error| SendError::Client(error.to_string()))?;
-        Ok(Answer::Upgraded)
+        match responder {
+            Responder::Http1(http1) => {
+                http1.upgrade(headers, &protocol).await.map_err(client)?;
+                Ok(Answer::Upgraded(Sink::Nothing))
+            }
+            Responder::Http2(_) => {
+                // RFC 8441 §5: HTTP/2's own rules take the place of the key.
+                headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+                let answer = AnswerHead { status: StatusCode::OK, headers, length: BodyLength::Chunked };
+                let way = responder.head(answer, false).await.map_err(client)?;
+                Ok(Answer::Upgraded(way))
+            }
+        }
     }
 
     /// Carries what is no longer HTTP.
-    async fn tunnel(self, inflow: Inflow, responder: &Responder) {
-        let (Inflow::Http1 { wire: upstream, .. }, Responder::Http1(http1)) = (inflow, responder) else {
-            return;
+    async fn tunnel(self, inflow: Inflow, body: &mut Body, mut way: Sink, responder: &Responder) {
+        let Inflow::Http1 { wire: upstream, .. } = inflow else { return };
+        let outcome = match responder {
+            Responder::Http1(http1) => {
+                let idle = self.worker.shared.config.idle_timeout;
+                let both = both_ways(&http1.wire, &upstream, idle, self.record).await;
+                both.map_err(|cut| format!("{cut:?}"))
+            }
+            Responder::Http2(_) => {
+                let mut forth = Sink::Http1(BodyWriter::new(upstream.clone(), Framing::UntilClose));
+                let mut back = Body::Http1(BodyReader::new(upstream, BodyLength::UntilClose));
+                let sent = Cell::new(0);
+                let both = tokio::try_join!(
+                    pass(body, &mut forth, &sent, &|_| ()),
+                    pass(&mut back, &mut way, self.record.response_counter(), &|_| ()),
+                );
+                self.record.request_bytes(sent.get());
+                both.map(|_| ()).map_err(|broken| format!("{broken:?}"))
+            }
         };
-        let idle = self.worker.shared.config.idle_timeout;
-        if let Err(cut) = both_ways(&http1.wire, &upstream, idle, self.record).await {
-            self.record.cut("-", &format!("the changed protocol ended early: {cut:?}"));
+        if let Err(why) = outcome {
+            self.record.cut("-", &format!("the changed protocol ended early: {why}"));
         }
     }
 }
@@ -506,6 +548,17 @@ fn not_connected(error: &DialError) -> Reply {
         "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
     Reply::new(StatusCode::SERVICE_UNAVAILABLE, text, "UF", "upstream_reset_before_response_started")
         .because(error)
+}
+
+/// Waits until a client of HTTP/1 that has sent its request is gone. One that only has nothing more to
+/// say is not, and neither is one that sends its next request already.
+async fn lost(wire: Option<Shared>) {
+    if let Some(wire) = wire
+        && wire.fill().await.is_err()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Octets of a refused request's body that are worth reading to keep its connection.

@@ -398,15 +398,80 @@ fn a_waypoint_that_goes_says_so_and_finishes() {
         assert!(!read_message(&mut client).await.0.contains("connection: close"));
         let trigger = mesh.drain.take().unwrap();
         let draining = spawn_local(trigger.drain(Duration::from_secs(20)));
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        write(&mut client, "GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
-        assert!(read_message(&mut client).await.0.contains("connection: close"));
+        let mut served = 1;
+        loop {
+            write(&mut client, "GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+            served += 1;
+            if read_message(&mut client).await.0.contains("connection: close") {
+                break;
+            }
+        }
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
         let mut late = mesh.connect().await;
         write(&mut late, "GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
         assert!(read_message(&mut late).await.0.starts_with("HTTP/1.1 200 "), "who has not heard is served");
         drop((client, late));
         assert_eq!(draining.await.unwrap(), ambit_runtime::drain::Drained::Complete);
-        assert_eq!(counts.1.get(), 3);
+        assert_eq!(counts.1.get(), served + 1);
+    });
+}
+
+#[test]
+fn a_head_that_takes_too_long_ends_its_connection_alone() {
+    run(async {
+        let mesh = Mesh::start(Setup::default());
+        let _counts = echo_heads(mesh.backend().await);
+        let tunnel = mesh.tunnel("client").await;
+        let mut slow = open(&tunnel, mesh.vip).await.unwrap();
+        let mut quick = open(&tunnel, mesh.vip).await.unwrap();
+        write(&mut slow, "GET / HTTP/1.1\r\n").await;
+        // One octet now and then does not put the end off.
+        let mut pace = tokio::time::interval(Duration::from_millis(100));
+        for _ in 0..20 {
+            pace.tick().await;
+            if slow.write_all(b"x").await.is_err() {
+                break;
+            }
+            write(&mut quick, "GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+            assert!(read_message(&mut quick).await.0.starts_with("HTTP/1.1 200 "));
+        }
+        let (head, _) = read_message(&mut slow).await;
+        assert!(head.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{head}");
+    });
+}
+
+#[test]
+fn a_connection_that_the_endpoint_closed_meanwhile_costs_no_request() {
+    run(async {
+        let mesh = Mesh::start(Setup::default());
+        let listener = mesh.backend().await;
+        spawn_local(async move {
+            loop {
+                // One request a connection, and no word about it.
+                let (mut stream, _) = listener.accept().await.unwrap();
+                read_until(&mut stream, "\r\n\r\n").await;
+                write(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        });
+        let mut client = mesh.connect().await;
+        for _ in 0..50 {
+            write(&mut client, "GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+            assert!(read_message(&mut client).await.0.starts_with("HTTP/1.1 200 "));
+        }
+    });
+}
+
+#[test]
+fn a_client_that_goes_frees_the_endpoint() {
+    run(async {
+        let mesh = Mesh::start(Setup::default());
+        let listener = mesh.backend().await;
+        let mut client = mesh.connect().await;
+        write(&mut client, "GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_until(&mut stream, "\r\n\r\n").await;
+        client.abort();
+        let end = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut [0])).await;
+        assert!(matches!(end.expect("the endpoint is told"), Ok(0) | Err(_)));
     });
 }

@@ -112,10 +112,12 @@ fn a_client_that_cancels_frees_the_endpoint() {
         let _said = mesh.node_agent().await;
         let listener = mesh.backend().await;
         let (cancelled, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let (arrived, mut arrival) = tokio::sync::mpsc::unbounded_channel();
         spawn_local(async move {
             let (stream, _) = listener.accept().await.unwrap();
             let mut connection = h2::server::handshake(stream).await.unwrap();
             while let Some(Ok((request, respond))) = connection.accept().await {
+                arrived.send(()).unwrap();
                 let cancelled = cancelled.clone();
                 spawn_local(async move {
                     let _respond = respond;
@@ -127,7 +129,7 @@ fn a_client_that_cancels_frees_the_endpoint() {
         let mut client = client(&mesh).await.ready().await.unwrap();
         let (response, mut sending) = client.send_request(call("/a"), false).unwrap();
         let response = spawn_local(response);
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        arrival.recv().await.unwrap();
         sending.send_reset(h2::Reason::CANCEL);
         assert!(seen.recv().await.unwrap());
         response.abort();
@@ -220,13 +222,62 @@ fn a_waypoint_that_goes_lets_streams_finish() {
         let mut body = response.await.unwrap().into_body();
         let trigger = mesh.drain.take().unwrap();
         let draining = spawn_local(trigger.drain(Duration::from_secs(20)));
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        while client.clone().ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
         sending.send_data(Bytes::from_static(b"still"), false).unwrap();
         assert_eq!(body.data().await.unwrap().unwrap(), "still");
         sending.send_data(Bytes::new(), true).unwrap();
         while body.data().await.is_some() {}
         assert_eq!(body.trailers().await.unwrap().unwrap().get("grpc-status").unwrap(), "0");
-        assert!(client.ready().await.is_err(), "it was told to go");
+        drop(client);
         assert_eq!(draining.await.unwrap(), ambit_runtime::drain::Drained::Complete);
+    });
+}
+
+/// RFC 8441, to an application of HTTP/1.
+#[test]
+fn a_websocket_of_http2_reaches_an_application_of_http1() {
+    run(async {
+        let mesh = Mesh::start(Setup { protocol: AppProtocol::Http11, tunnel: TunnelProtocol::None });
+        let listener = mesh.backend().await;
+        spawn_local(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let head = support::read_until(&mut stream, "\r\n\r\n").await;
+            assert!(head.starts_with("GET /ws HTTP/1.1\r\nhost: web:80\r\n"), "{head}");
+            for part in ["upgrade: websocket\r\n", "connection: upgrade\r\n", "sec-websocket-key: "] {
+                assert!(head.contains(part), "{head}");
+            }
+            let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: y\r\nx-more: 1\r\n\r\nhello";
+            write(&mut stream, answer).await;
+            assert_eq!(support::read_until(&mut stream, "there").await, "there");
+            let (mut reading, mut writing) = stream.split();
+            let _ = tokio::io::copy(&mut reading, &mut writing).await;
+            tokio::io::AsyncWriteExt::shutdown(&mut writing).await.unwrap();
+        });
+        let (client, connection) = h2::client::handshake(mesh.connect().await).await.unwrap();
+        spawn_local(connection);
+        let mut client = client.ready().await.unwrap();
+        while !client.is_extended_connect_protocol_enabled() {
+            tokio::task::yield_now().await;
+        }
+        let request = Request::connect("http://web:80/ws")
+            .extension(h2::ext::Protocol::from_static("websocket"))
+            .header("sec-websocket-version", "13")
+            .body(())
+            .unwrap();
+        let (response, mut sending) = client.send_request(request, false).unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers().get("x-more").unwrap(), "1");
+        assert!(response.headers().get("sec-websocket-accept").is_none());
+        let mut body = response.into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "hello");
+        sending.send_data(Bytes::from_static(b"there"), false).unwrap();
+        sending.send_data(Bytes::from_static(b"echo"), true).unwrap();
+        assert_eq!(body.data().await.unwrap().unwrap(), "echo");
+        while let Some(data) = body.data().await {
+            assert!(data.unwrap().is_empty(), "both sides ended");
+        }
     });
 }

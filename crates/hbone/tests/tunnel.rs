@@ -434,7 +434,7 @@ fn octets_pass_both_ways_and_a_reader_that_stops_stops_the_writer() {
         let (mut near, mut far) = open(&client, &server).await;
         let sent = pattern(9 << 20, 3);
         let expected = sent.clone();
-        let writing = spawn_local(async move {
+        let mut writing = spawn_local(async move {
             let mut left = &sent[..];
             while !left.is_empty() {
                 let n = std::future::poll_fn(|cx| near.poll_transmit(cx, left)).await.unwrap();
@@ -447,8 +447,8 @@ fn octets_pass_both_ways_and_a_reader_that_stops_stops_the_writer() {
             let end = std::future::poll_fn(|cx| near.poll_receive(cx, &mut room)).await.unwrap();
             assert_eq!(end, 0);
         });
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        assert!(!writing.is_finished(), "nobody has read yet: the window holds it");
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut writing).await;
+        assert!(early.is_err(), "nobody has read yet: the window holds it");
         let (mut received, mut room) = (Vec::new(), vec![0; 64 * 1024]);
         loop {
             match std::future::poll_fn(|cx| far.poll_receive(cx, &mut room)).await.unwrap() {

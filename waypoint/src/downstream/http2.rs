@@ -8,7 +8,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{StatusCode, Version, header};
+use http::{Method, StatusCode, Version, header};
 use pingora_core::protocols::http::v2::server::{default_h2_options, handshake};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -29,7 +29,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: Wire) 
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .max_send_buffer_size(SEND_BUFFER)
-        .max_concurrent_streams(MAX_STREAMS);
+        .max_concurrent_streams(MAX_STREAMS)
+        .enable_connect_protocol();
     let mut connection = match handshake(Box::new(wire), Some(options)).await {
         Ok(connection) => connection,
         Err(error) => {
@@ -113,9 +114,11 @@ fn understood(parts: &http::request::Parts, body: &RecvStream) -> Result<Request
     if !is_authority(named) {
         return Err("the authority is not a host with an optional port");
     }
+    let (method, upgrade) = changed_protocol(parts)?;
     let path = parts.uri.path_and_query().ok_or("there is no :path")?.as_str();
     let length = match parts.headers.get(header::CONTENT_LENGTH) {
-        _ if body.is_end_stream() => BodyLength::None,
+        // What follows is no body: it is the other protocol.
+        _ if body.is_end_stream() || upgrade.is_some() => BodyLength::None,
         Some(length) => {
             let length = length.to_str().ok().and_then(|text| text.parse().ok());
             BodyLength::Exactly(length.ok_or("content-length is malformed")?)
@@ -132,16 +135,31 @@ fn understood(parts: &http::request::Parts, body: &RecvStream) -> Result<Request
     headers.remove(header::EXPECT);
     join_cookies(&mut headers);
     Ok(Request {
-        method: parts.method.clone(),
+        method,
         path: path.to_owned(),
         authority: named.to_owned(),
         headers,
         protocol: "HTTP/2",
         length,
-        upgrade: None,
+        upgrade,
         expects_continue,
         wants_trailers,
     })
+}
+
+/// RFC 8441: a CONNECT with a protocol is what GET with `Upgrade` is in HTTP/1, and is decided and sent
+/// as that. A plain CONNECT is for nobody here.
+fn changed_protocol(parts: &http::request::Parts) -> Result<(Method, Option<String>), &'static str> {
+    if parts.method != Method::CONNECT {
+        return Ok((parts.method.clone(), None));
+    }
+    match parts.extensions.get::<h2::ext::Protocol>() {
+        Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
+            Ok((Method::GET, Some("websocket".to_owned())))
+        }
+        Some(_) => Err("the protocol of a CONNECT is not websocket"),
+        None => Err("CONNECT is not served"),
+    }
 }
 
 /// RFC 9113 §8.2.3: pieces of `cookie` are joined before they go to what is not HTTP/2; policies and

@@ -81,6 +81,14 @@ impl Responder {
         }
     }
 
+    /// The connection of HTTP/1.
+    pub(super) fn wire(&self) -> Option<Shared> {
+        match self {
+            Self::Http1(http1) => Some(http1.wire.clone()),
+            Self::Http2(_) => None,
+        }
+    }
+
     /// Whether the connection may carry another request.
     pub(super) fn is_persistent(&self) -> bool {
         match self {

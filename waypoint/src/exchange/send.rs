@@ -40,8 +40,8 @@ impl SendError {
 pub(super) enum Answer {
     /// With the end of its body.
     Whole,
-    /// In another protocol.
-    Upgraded,
+    /// In another protocol: the way to the client, where that is a stream of HTTP/2.
+    Upgraded(Sink),
 }
 
 /// Where an answer comes from.
@@ -66,6 +66,10 @@ pub(super) async fn begin(
             {
                 headers.insert(header::UPGRADE, protocol);
                 connection = Some("upgrade");
+                // A client of HTTP/2 sends none (RFC 8441 §5).
+                if !headers.contains_key(header::SEC_WEBSOCKET_KEY) {
+                    headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static(WEBSOCKET_KEY));
+                }
             }
             if headers.contains_key(header::TE) {
                 connection = connection.or(Some("te"));
@@ -177,3 +181,6 @@ async fn http2_answer(session: &mut Http2Session) -> Result<AnswerHead, SendErro
     };
     Ok(AnswerHead { status: head.status, headers: head.headers.clone(), length })
 }
+
+/// Any 16 octets in base64 (RFC 6455 §4.1): they only show that the server knows the protocol.
+const WEBSOCKET_KEY: &str = "YW1iaXQgd2F5cG9pbnQhIQ==";

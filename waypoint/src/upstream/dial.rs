@@ -139,7 +139,21 @@ pub enum DialError {
 impl DialError {
     /// Whether the endpoint's policy refused it: no other endpoint will think otherwise.
     pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Status { status: 401, .. })
+        match self {
+            Self::Shared(error) => error.is_denied(),
+            Self::Status { status, .. } => *status == 401,
+            Self::NoIdentity
+            | Self::ConnectTimeout { .. }
+            | Self::Connect { .. }
+            | Self::Handshake { .. }
+            | Self::HandshakeTimeout { .. }
+            | Self::Peer { .. }
+            | Self::NoRoom { .. }
+            | Self::Request { .. }
+            | Self::Stream { .. }
+            | Self::ResponseTimeout { .. }
+            | Self::Http2(_) => false,
+        }
     }
 }
 

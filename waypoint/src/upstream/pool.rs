@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use metrics::counter;
 use pingora_core::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
+use pingora_core::protocols::http::v2::client::Http2Session;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -20,13 +21,21 @@ use crate::worker::Worker;
 #[derive(Default)]
 pub struct Connections {
     idle: RefCell<HashMap<Key, Vec<Idle>>>,
-    multiplexed: RefCell<HashMap<Key, Rc<Mutex<Vec<Multiplexed>>>>>,
+    multiplexed: RefCell<HashMap<Key, Rc<Mutex<Entry>>>>,
 }
 
 /// An HTTP/1 connection between two requests.
 struct Idle {
     wire: Wire,
     since: Instant,
+}
+
+/// The HTTP/2 connections of one key.
+#[derive(Default)]
+struct Entry {
+    connections: Vec<Multiplexed>,
+    /// The last dial, if it failed: who waited for it does not try the same again.
+    failed: Option<(Instant, Rc<DialError>)>,
 }
 
 /// An HTTP/2 connection.
@@ -92,12 +101,12 @@ impl Connections {
         });
         self.multiplexed.borrow_mut().retain(|_, entry| {
             // Somebody who holds the lock is about to use it.
-            let Ok(mut connections) = entry.try_lock() else { return true };
-            connections.retain(|one| {
+            let Ok(mut entry) = entry.try_lock() else { return true };
+            entry.connections.retain(|one| {
                 is_usable(&one.connection)
                     && !(one.connection.is_idle() && now.duration_since(one.used) >= limit)
             });
-            !connections.is_empty()
+            !entry.connections.is_empty()
         });
     }
 
@@ -108,7 +117,7 @@ impl Connections {
         idle + shared
             .values()
             .filter_map(|entry| entry.try_lock().ok())
-            .map(|entry| entry.len())
+            .map(|entry| entry.connections.len())
             .sum::<usize>()
     }
 
@@ -135,26 +144,48 @@ impl Connections {
         key: &Key,
         caller: &OnBehalf<'_>,
     ) -> Result<Lease, DialError> {
+        let came = Instant::now();
         let entry = Rc::clone(self.multiplexed.borrow_mut().entry(key.clone()).or_default());
         // Held across the dial: who comes meanwhile waits for it instead of dialling too.
-        let mut connections = entry.lock().await;
-        connections.retain(|one| is_usable(&one.connection));
-        for one in connections.iter_mut().filter(|one| one.connection.more_streams_allowed()) {
+        let mut entry = entry.lock().await;
+        entry.connections.retain(|one| is_usable(&one.connection));
+        for one in entry.connections.iter_mut().filter(|one| one.connection.more_streams_allowed()) {
             if let Ok(Some(stream)) = one.connection.spawn_stream().await {
                 one.used = Instant::now();
                 counter!("ambit_upstream_reuses_total").increment(1);
                 return Ok(Lease { session: Session::Http2(Box::new(stream)), reused: true });
             }
         }
-        let wire = connect(worker, key, caller).await?;
-        let connection = handshake(Box::new(wire), settings()).await;
-        let connection = connection.map_err(|error| DialError::Http2(error.to_string()))?;
-        let stream = connection.spawn_stream().await;
-        let stream = stream.map_err(|error| DialError::Http2(error.to_string()))?;
-        let stream = stream.ok_or_else(|| DialError::Http2("it takes no streams".to_owned()))?;
-        connections.push(Multiplexed { connection, used: Instant::now() });
-        Ok(Lease { session: Session::Http2(Box::new(stream)), reused: false })
+        if let Some((_, error)) = entry.failed.as_ref().filter(|(when, _)| *when > came) {
+            return Err(DialError::Shared(Rc::clone(error)));
+        }
+        match dial(worker, key, caller).await {
+            Ok((connection, stream)) => {
+                entry.failed = None;
+                entry.connections.push(Multiplexed { connection, used: Instant::now() });
+                Ok(Lease { session: Session::Http2(Box::new(stream)), reused: false })
+            }
+            Err(error) => {
+                let error = Rc::new(error);
+                entry.failed = Some((Instant::now(), Rc::clone(&error)));
+                Err(DialError::Shared(error))
+            }
+        }
     }
+}
+
+async fn dial(
+    worker: &Rc<Worker>,
+    key: &Key,
+    caller: &OnBehalf<'_>,
+) -> Result<(ConnectionRef, Http2Session), DialError> {
+    let wire = connect(worker, key, caller).await?;
+    let connection = handshake(Box::new(wire), settings()).await;
+    let connection = connection.map_err(|error| DialError::Http2(error.to_string()))?;
+    let stream = connection.spawn_stream().await;
+    let stream = stream.map_err(|error| DialError::Http2(error.to_string()))?;
+    let stream = stream.ok_or_else(|| DialError::Http2("it takes no streams".to_owned()))?;
+    Ok((connection, stream))
 }
 
 fn is_usable(connection: &ConnectionRef) -> bool {

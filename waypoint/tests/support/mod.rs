@@ -1,7 +1,5 @@
 //! A waypoint, its clients and its endpoints in one process: loopback addresses stand for pods.
 
-#![allow(clippy::allow_attributes, dead_code, reason = "each test binary uses a part of this")]
-
 #[path = "../../../crates/hbone/tests/support/certificates.rs"]
 mod certificates;
 
