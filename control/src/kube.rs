@@ -22,6 +22,7 @@ use waypoints::Deploying;
 pub mod bundle;
 pub mod crds;
 pub mod events;
+pub mod gateway_api;
 pub mod lease;
 pub mod reports;
 pub mod root;
@@ -134,7 +135,8 @@ async fn write_while_leading(
             _ = leadership.wait_for(|now| *now == Leadership::Following) => {}
             () = status::run(client.clone(), replica, facts.clone()) => return,
             () = events::run(client.clone(), replica, generations.clone()) => return,
-            () = deploy(client.clone(), deploying.clone(), generations) => return,
+            () = deploy(client.clone(), deploying.clone(), generations.clone()) => return,
+            () = gateway_api::run(client.clone(), generations) => return,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Error};
 use metrics::counter;
@@ -17,20 +18,19 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::desired::{Common, Owner, Part, merge};
 use super::FIELD_MANAGER;
+use super::gateway_api::status::{self, CONTROLLER, Says};
 use crate::ca::authority::Authority;
 use crate::objects::gateway_api::Gateway;
 use crate::objects::{Object, ObjectKey};
 use crate::publish::Generation;
-use desired::{Common, Owner, Part, merge};
+use crate::translate::Condition;
 
 pub mod desired;
 
 /// The class of our waypoints.
 const CLASS: &str = "ambit-waypoint";
-
-/// Who serves it.
-const CONTROLLER: &str = "ambit.dev/waypoint";
 
 /// What is set once is written under this name, so that applying without it takes nothing back.
 const CREATOR: &str = "ambit-control-create";
@@ -194,12 +194,31 @@ async fn class(client: &Client) -> Result<(), Problem> {
         "spec": { "controllerName": CONTROLLER, "description": "Waypoints of Ambit" },
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    match at.answered(api.patch(CLASS, &parameters, &Patch::Apply(&object))).await {
+    let class = match at.answered(api.patch(CLASS, &parameters, &Patch::Apply(&object))).await {
         Err(Problem::Api { source, .. }) if matches!(&*source, Error::Api(status) if status.code == 404) => {
-            Ok(())
+            return Ok(());
         }
-        answered => answered.map(drop),
-    }
+        answered => answered?,
+    };
+    let condition = Condition {
+        parent: None,
+        kind: "Accepted",
+        status: true,
+        reason: "Accepted",
+        message: "its Gateways are waypoints of this mesh".to_owned(),
+    };
+    let now = Timestamp::now().to_string();
+    let Some(says) = status::desired(Says::OfItself, &class.data, class.metadata.generation, &[condition], &now)
+    else {
+        return Ok(());
+    };
+    let body = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GatewayClass",
+        "metadata": { "name": CLASS },
+        "status": says,
+    });
+    at.answered(api.patch_status(CLASS, &parameters, &Patch::Apply(&body))).await.map(drop)
 }
 
 /// An object, for messages.

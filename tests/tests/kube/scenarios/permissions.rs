@@ -1,7 +1,9 @@
 //! Whether control asks for everything that its Role gives. That it is enough is seen to in every scenario.
 
 use ambit_tests::cluster::crowd::Pod;
-use ambit_tests::cluster::kinds::{DEPLOYMENTS, EVENTS, GATEWAYS, PEER_AUTHENTICATIONS, POLICIES};
+use ambit_tests::cluster::kinds::{
+    DEPLOYMENTS, EVENTS, GATEWAYS, GRPC_ROUTES, HTTP_ROUTES, PEER_AUTHENTICATIONS, POLICIES, SERVICES,
+};
 use ambit_tests::wait::until_answered;
 use anyhow::{Context, Result, ensure};
 use kube::ResourceExt;
@@ -24,6 +26,13 @@ pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()
     mesh.place.create(PEER_AUTHENTICATIONS, strict).await?;
     let waypoint = json!({"gatewayClassName": "ambit-waypoint", "listeners": []});
     mesh.place.create(GATEWAYS, json!({"metadata": {"name": "waypoint"}, "spec": waypoint})).await?;
+    let ports = json!([{"name": "http", "port": 80}, {"name": "grpc", "port": 81}]);
+    mesh.place.create(SERVICES, json!({"metadata": {"name": "web"}, "spec": {"ports": ports}})).await?;
+    for (kind, port) in [(HTTP_ROUTES, 80), (GRPC_ROUTES, 81)] {
+        let parent = json!({"group": "", "kind": "Service", "name": "web", "port": port});
+        let spec = json!({"parentRefs": [parent], "rules": []});
+        mesh.place.create(kind, json!({"metadata": {"name": "web"}, "spec": spec})).await?;
+    }
     let control = mesh.control("control-a")?;
     control.ready(START).await?;
     let mut observer = mesh.observe(&control).await?;
@@ -51,6 +60,18 @@ pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()
         Ok(mesh.place.api(DEPLOYMENTS).get_opt("waypoint").await?.context("it is not deployed")?)
     })
     .await?;
+    for kind in [HTTP_ROUTES, GRPC_ROUTES] {
+        until_answered(format!("a status of {}", kind.kind), SOON, async || {
+            let route = mesh.place.api(kind).get("web").await?;
+            ensure!(
+                route.data["status"]["parents"][0]["conditions"][0]["type"] == "Accepted",
+                "{}",
+                route.data
+            );
+            Ok(())
+        })
+        .await?;
+    }
     // Its report and its Lease go when it ends as it is told to.
     control.terminate()?;
     control.process().wait_for_end(SOON)?;

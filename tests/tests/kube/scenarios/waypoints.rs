@@ -38,6 +38,15 @@ pub(crate) async fn a_gateway_is_deployed_and_what_others_made_is_left_alone(mes
     let class = mesh.place.api(GATEWAY_CLASSES).get("ambit-waypoint").await?;
     ensure!(class.data["spec"]["controllerName"] == "ambit.dev/waypoint", "{}", class.data);
 
+    let gateway = mesh.place.api(GATEWAYS);
+    until_answered("the Gateway to be accepted", SOON, async || {
+        let conditions = gateway.get("waypoint").await?.data["status"]["conditions"].clone();
+        let accepted = conditions.as_array().into_iter().flatten().find(|one| one["type"] == "Accepted");
+        ensure!(accepted.is_some_and(|one| one["status"] == "True"), "{conditions}");
+        Ok(())
+    })
+    .await?;
+
     // Who scales it is not overruled by the next change of the Gateway.
     mesh.place.merge(DEPLOYMENTS, "waypoint", json!({"spec": {"replicas": 4}})).await?;
     let label = json!({"spec": {"infrastructure": {"labels": {"team": "shop"}}}});

@@ -1,0 +1,141 @@
+//! The statuses of the Gateway API's objects, written by the replica that leads.
+//!
+//! What they say was decided when they were translated, and how it stands beside what other controllers say is
+//! decided in [`status`]; here is the API server. An object is read before its status is written, and written only
+//! if it says something else.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::{Api, Client, Error};
+use metrics::counter;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::FIELD_MANAGER;
+use crate::inputs::Entry;
+use crate::objects::{Kind, KnownKind, Object, ObjectKey};
+use crate::publish::Generation;
+use crate::translate::Condition;
+use status::{Says, desired};
+
+pub mod status;
+
+/// Changes that come within this time are looked at together.
+const TOGETHER: Duration = Duration::from_millis(300);
+
+/// How often everything is looked at though nothing has changed here: another may have written.
+const LOOK_EVERY: Duration = Duration::from_secs(300);
+
+/// The pause after a failure.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Between two writes: the API server has more to do than this.
+const BETWEEN: Duration = Duration::from_millis(20);
+
+/// How long one request may take.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What an object said that was looked at, by its generation.
+type Said = (Option<i64>, Vec<Condition>);
+
+/// Writes until it is dropped, which is when this replica leads no more, or until control has nothing more to
+/// serve.
+pub async fn run(client: Client, mut generations: watch::Receiver<Arc<Generation>>) {
+    let mut written = BTreeMap::<ObjectKey, Said>::new();
+    let mut look_at = Instant::now() + LOOK_EVERY;
+    loop {
+        let generation = generations.borrow_and_update().clone();
+        let mut again = look_at;
+        let wanted: BTreeMap<ObjectKey, Said> = wanted(&generation);
+        written.retain(|key, _| wanted.contains_key(key));
+        for (key, said) in wanted {
+            if written.get(&key) == Some(&said) {
+                continue;
+            }
+            match write(&client, &key, said.0, &said.1).await {
+                Ok(()) => drop(written.insert(key, said)),
+                Err(problem) => {
+                    counter!("ambit_control_status_writes_total", "result" => "failed").increment(1);
+                    tracing::warn!(object = %key, problem, "cannot write a status: check the API server and our Role");
+                    again = again.min(Instant::now() + RETRY_AFTER);
+                }
+            }
+            sleep(BETWEEN).await;
+        }
+        tokio::select! {
+            changed = generations.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                sleep(TOGETHER).await;
+            }
+            () = sleep_until(again) => {}
+        }
+        if Instant::now() >= look_at {
+            look_at = Instant::now() + LOOK_EVERY;
+            written.clear();
+        }
+    }
+}
+
+fn wanted(generation: &Generation) -> BTreeMap<ObjectKey, Said> {
+    let conditions = &generation.translated.conditions.0;
+    let of = |key: &ObjectKey, entry: &Entry| {
+        let object = entry.object()?;
+        let metadata = match object {
+            Object::Gateway(gateway) => &gateway.metadata,
+            Object::HttpRoute(route) => &route.metadata,
+            Object::GrpcRoute(route) => &route.metadata,
+            _ => return None,
+        };
+        Some((key.clone(), (metadata.generation, conditions.get(key)?.clone())))
+    };
+    generation.inputs.entries().filter_map(|(key, entry)| of(key, entry)).collect()
+}
+
+async fn write(
+    client: &Client,
+    key: &ObjectKey,
+    generation: Option<i64>,
+    conditions: &[Condition],
+) -> Result<(), String> {
+    let Kind::Known(kind) = key.kind else { return Ok(()) };
+    let namespace = key.namespace.as_deref().unwrap_or_default();
+    let gvk = GroupVersionKind::gvk(kind.group(), "v1", kind.name());
+    let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let Some(there) = answered(api.get_opt(&key.name)).await? else { return Ok(()) };
+    let says = match kind {
+        KnownKind::Gateway => Says::OfItself,
+        _ => Says::OfParents { namespace },
+    };
+    let now = Timestamp::now().to_string();
+    let Some(status) = desired(says, &there.data, generation, conditions, &now) else { return Ok(()) };
+    let body = json!({
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": {
+            "name": &*key.name,
+            "namespace": namespace,
+            "uid": there.metadata.uid,
+            "resourceVersion": there.metadata.resource_version,
+        },
+        "status": status,
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    answered(api.patch_status(&key.name, &parameters, &Patch::Apply(&body))).await?;
+    counter!("ambit_control_status_writes_total", "result" => "written").increment(1);
+    Ok(())
+}
+
+async fn answered<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
+    match timeout(REQUEST_DEADLINE, request).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
