@@ -40,6 +40,9 @@ pub(in crate::translate) fn translate(
     }
 }
 
+/// What is guarded, and the waypoint that does it, or why none does.
+type Guarded = (PolicyTarget, Result<String, String>);
+
 struct Step<'a, 'b> {
     policy: &'b Named<'a, AuthorizationPolicy>,
     view: &'b View<'a>,
@@ -99,10 +102,7 @@ impl Step<'_, '_> {
 
     /// What a reference stands for, and the waypoint that enforces it. A Service is guarded also while
     /// it does not exist yet.
-    fn target(
-        &self,
-        target: &TargetRef,
-    ) -> Result<(PolicyTarget, Result<String, String>), (&'static str, String)> {
+    fn target(&self, target: &TargetRef) -> Result<Guarded, (&'static str, String)> {
         let namespace = self.policy.namespace();
         if target.namespace.as_deref().is_some_and(|other| other != namespace) {
             return Err((
