@@ -123,7 +123,7 @@ enum Statuses {
         /// Which replica this is.
         replica: Replica,
         /// What waypoints are deployed with, where that is wanted.
-        deploying: Option<Deploying>,
+        deploying: Option<Box<Deploying>>,
     },
 }
 
@@ -135,7 +135,7 @@ impl Statuses {
                 None
             }
             Self::Kubernetes { client, replica, deploying } => {
-                Some(Writing::start(client, replica, facts, deploying))
+                Some(Writing::start(client, replica, facts, deploying.map(|deploying| *deploying)))
             }
         }
     }

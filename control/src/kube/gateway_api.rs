@@ -87,11 +87,14 @@ fn wanted(generation: &Generation) -> BTreeMap<ObjectKey, Said> {
     let conditions = &generation.translated.conditions.0;
     let of = |key: &ObjectKey, entry: &Entry| {
         let object = entry.object()?;
-        let metadata = match object {
-            Object::Gateway(gateway) => &gateway.metadata,
-            Object::HttpRoute(route) => &route.metadata,
-            Object::GrpcRoute(route) => &route.metadata,
-            _ => return None,
+        let metadata = if let Object::Gateway(gateway) = object {
+            &gateway.metadata
+        } else if let Object::HttpRoute(route) = object {
+            &route.metadata
+        } else if let Object::GrpcRoute(route) = object {
+            &route.metadata
+        } else {
+            return None;
         };
         Some((key.clone(), (metadata.generation, conditions.get(key)?.clone())))
     };
@@ -110,10 +113,7 @@ async fn write(
     let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let Some(there) = answered(api.get_opt(&key.name)).await? else { return Ok(()) };
-    let says = match kind {
-        KnownKind::Gateway => Says::OfItself,
-        _ => Says::OfParents { namespace },
-    };
+    let says = if kind == KnownKind::Gateway { Says::OfItself } else { Says::OfParents { namespace } };
     let now = Timestamp::now().to_string();
     let Some(status) = desired(says, &there.data, generation, conditions, &now) else { return Ok(()) };
     let body = json!({

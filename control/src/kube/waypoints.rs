@@ -127,15 +127,15 @@ pub async fn run(client: Client, deploying: Deploying, mut generations: watch::R
 /// are there, and deployed by whoever owns that class.
 fn ours(generation: &Generation) -> Vec<(&ObjectKey, &Gateway)> {
     let objects = generation.inputs.entries().filter_map(|(key, entry)| Some((key, entry.object()?)));
-    objects
-        .filter_map(|(key, object)| match object {
-            Object::Gateway(gateway) if gateway.spec.gateway_class_name == CLASS => Some((key, gateway)),
-            _ => None,
-        })
-        .filter(|(_, gateway)| {
-            !gateway.metadata.uid.is_empty() && gateway.metadata.deletion_timestamp.is_none()
-        })
-        .collect()
+    let gateways = objects.filter_map(|(key, object)| {
+        let Object::Gateway(gateway) = object else { return None };
+        let metadata = &gateway.metadata;
+        let is_ours = gateway.spec.gateway_class_name == CLASS
+            && !metadata.uid.is_empty()
+            && metadata.deletion_timestamp.is_none();
+        is_ours.then_some((key, gateway))
+    });
+    gateways.collect()
 }
 
 fn stamp(gateway: &Gateway, common: &Common, roots: &str) -> u64 {
@@ -208,7 +208,8 @@ async fn class(client: &Client) -> Result<(), Problem> {
         message: "its Gateways are waypoints of this mesh".to_owned(),
     };
     let now = Timestamp::now().to_string();
-    let Some(says) = status::desired(Says::OfItself, &class.data, class.metadata.generation, &[condition], &now)
+    let Some(says) =
+        status::desired(Says::OfItself, &class.data, class.metadata.generation, &[condition], &now)
     else {
         return Ok(());
     };

@@ -44,7 +44,7 @@ pub(super) async fn prepare(
     let source =
         Source::Kubernetes { access: mode.access.clone(), namespace: mode.replica.namespace.clone() };
     let deploying = flags.waypoints(&mode.replica.namespace);
-    let deploying = deploying.map(|common| Deploying { common, authority: authority.subscribe() });
+    let deploying = deploying.map(|common| Box::new(Deploying { common, authority: authority.subscribe() }));
     let statuses = Statuses::Kubernetes { client, replica: mode.replica.clone(), deploying };
     Ok(Parts { authority, proof, pipeline, source, statuses, linger: LINGER, tasks })
 }

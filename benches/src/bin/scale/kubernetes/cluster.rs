@@ -118,7 +118,7 @@ impl Cluster {
 
     /// Starts control on it.
     pub(super) fn control(&self) -> Result<Control> {
-        Control::start("control-a", &self.0.kubeconfig, SYSTEM, self.0.directory.path())
+        Control::start("control-a", &self.0.kubeconfig, SYSTEM, self.0.directory.path(), &[])
     }
 
     pub(super) fn client(&self) -> Client {
