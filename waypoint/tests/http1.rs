@@ -475,3 +475,20 @@ fn a_client_that_goes_frees_the_endpoint() {
         assert!(matches!(end.expect("the endpoint is told"), Ok(0) | Err(_)));
     });
 }
+
+#[test]
+fn nothing_is_decided_before_the_first_configuration() {
+    run(async {
+        let mut mesh = Mesh::start(Setup { is_configured: false, ..Setup::default() });
+        let _counts = echo_heads(mesh.backend().await);
+        let tunnel = mesh.tunnel("client").await;
+        let opening = open(&tunnel, mesh.vip);
+        tokio::pin!(opening);
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut opening).await;
+        assert!(early.is_err(), "it waits");
+        mesh.apply([deny("/secret")]);
+        let mut client = opening.await.unwrap();
+        write(&mut client, "GET /secret HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        assert!(read_message(&mut client).await.0.starts_with("HTTP/1.1 403 "));
+    });
+}
