@@ -169,7 +169,7 @@ fn http_1_0_is_answered_as_http_1_0() {
             let (mut stream, _) = listener.accept().await.unwrap();
             let head = read_until(&mut stream, "\r\n\r\n").await;
             assert!(head.starts_with("GET / HTTP/1.1\r\n"), "{head}");
-            write(&mut stream, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+            write(&mut stream, "HTTP/1.1 200 OK\r\nconnection: hop\r\nhop: 1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
                 .await;
             std::future::pending::<()>().await;
         });
