@@ -1,6 +1,6 @@
 //! What was translated, as JSON: for the admin pages, and for the tests to compare.
 
-use ambit_mesh::http::{Filters, HttpPolicy, Parent, Route, RouteRule, Timeouts};
+use ambit_mesh::http::{Filters, HttpPolicy, Parent, Route, RouteRule, Subset, Timeouts};
 use ambit_mesh::policy::{AuthorizationPolicy, Clause, Match, PolicyScope, Rule, StringMatch};
 use ambit_mesh::service::{LoadBalancing, PortMapping, Service};
 use ambit_mesh::workload::{PodBinding, Workload};
@@ -17,6 +17,7 @@ pub fn translated(translated: &Translated) -> Value {
         ("services", translated.services.values().map(|of| service(of)).collect()),
         ("policies", translated.policies.values().map(|of| policy(of)).collect()),
         ("routes", translated.for_waypoints.routes.values().map(|of| route(of)).collect()),
+        ("subsets", translated.for_waypoints.subsets.values().map(|of| subset(of)).collect()),
         ("waypointPolicies", translated.for_waypoints.policies.values().map(|of| http_policy(of)).collect()),
         ("meshRanges", texts(&translated.mesh_ranges)),
         ("enrolledNamespaces", texts(&translated.enrolled_namespaces)),
@@ -55,6 +56,10 @@ fn route(route: &Route) -> Value {
         ("parents", route.parents.iter().map(parent).collect()),
         ("rules", route.rules.iter().map(route_rule).collect()),
     ])
+}
+
+fn subset(subset: &Subset) -> Value {
+    object([("name", text(&subset.name)), ("members", texts(&subset.members))])
 }
 
 /// The matches and what is done, as the vocabulary writes itself.

@@ -11,6 +11,7 @@ pub mod key;
 pub mod kind;
 pub mod meta;
 pub mod namespace;
+pub mod networking;
 pub mod node;
 pub mod peer_authentication;
 pub mod pod;
@@ -31,6 +32,7 @@ pub use key::ObjectKey;
 pub use kind::{Kind, KnownKind};
 pub use meta::Meta;
 pub use namespace::Namespace;
+pub use networking::{DestinationRule, VirtualService};
 pub use node::Node;
 pub use peer_authentication::PeerAuthentication;
 pub use pod::Pod;
@@ -67,6 +69,10 @@ pub enum Object {
     HttpRoute(HttpRoute),
     /// `gateway.networking.k8s.io` GRPCRoute.
     GrpcRoute(GrpcRoute),
+    /// `networking.istio.io` VirtualService.
+    VirtualService(VirtualService),
+    /// `networking.istio.io` DestinationRule.
+    DestinationRule(DestinationRule),
 }
 
 /// The text or value that an object is read from.
@@ -123,6 +129,8 @@ impl Object {
             KnownKind::Gateway => Self::Gateway(body.read()?),
             KnownKind::HttpRoute => Self::HttpRoute(body.read()?),
             KnownKind::GrpcRoute => Self::GrpcRoute(body.read()?),
+            KnownKind::VirtualService => Self::VirtualService(body.read()?),
+            KnownKind::DestinationRule => Self::DestinationRule(body.read()?),
         })
     }
 
@@ -140,7 +148,9 @@ impl Object {
             | Self::ServiceCidr(ServiceCidr { metadata, .. })
             | Self::Gateway(Gateway { metadata, .. })
             | Self::HttpRoute(HttpRoute { metadata, .. })
-            | Self::GrpcRoute(GrpcRoute { metadata, .. }) => metadata,
+            | Self::GrpcRoute(GrpcRoute { metadata, .. })
+            | Self::VirtualService(VirtualService { metadata, .. })
+            | Self::DestinationRule(DestinationRule { metadata, .. }) => metadata,
         }
     }
 
@@ -163,7 +173,9 @@ impl Object {
             | KnownKind::ServiceCidr
             | KnownKind::Gateway
             | KnownKind::HttpRoute
-            | KnownKind::GrpcRoute => None,
+            | KnownKind::GrpcRoute
+            | KnownKind::VirtualService
+            | KnownKind::DestinationRule => None,
         }
     }
 }

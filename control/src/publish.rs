@@ -113,12 +113,15 @@ fn updates<'a>(
         differing([&before.for_waypoints.routes, &now.for_waypoints.routes], Resource::route, |name| {
             Update::Remove(ResourceType::Route, name.to_string())
         });
+    let subsets = [&before.for_waypoints.subsets, &now.for_waypoints.subsets];
+    let subsets =
+        differing(subsets, Resource::subset, |name| Update::Remove(ResourceType::Subset, name.to_string()));
     let http_policies = [&before.for_waypoints.policies, &now.for_waypoints.policies];
     let http_policies = differing(http_policies, Resource::http_policy, |name| {
         Update::Remove(ResourceType::HttpPolicy, name.to_string())
     });
     let mesh = (is_first || mesh != mesh_before).then(|| Update::Put(Resource::mesh(&mesh)));
-    workloads.chain(services).chain(policies).chain(routes).chain(http_policies).chain(mesh)
+    workloads.chain(services).chain(policies).chain(subsets).chain(routes).chain(http_policies).chain(mesh)
 }
 
 fn mesh((inputs, of): (&Inputs, &Translated)) -> Mesh {

@@ -33,6 +33,8 @@ pub enum KnownKind {
     Gateway,
     HttpRoute,
     GrpcRoute,
+    VirtualService,
+    DestinationRule,
 }
 
 /// Whether objects of a kind live in a namespace.
@@ -66,7 +68,7 @@ impl fmt::Display for Kind {
 
 impl KnownKind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -79,6 +81,8 @@ impl KnownKind {
         Self::Gateway,
         Self::HttpRoute,
         Self::GrpcRoute,
+        Self::VirtualService,
+        Self::DestinationRule,
     ];
 
     /// The kind's name, as `kind:` has it.
@@ -96,6 +100,8 @@ impl KnownKind {
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
+            Self::VirtualService => "VirtualService",
+            Self::DestinationRule => "DestinationRule",
         }
     }
 
@@ -114,6 +120,8 @@ impl KnownKind {
             Self::Gateway => "gateways",
             Self::HttpRoute => "httproutes",
             Self::GrpcRoute => "grpcroutes",
+            Self::VirtualService => "virtualservices",
+            Self::DestinationRule => "destinationrules",
         }
     }
 
@@ -125,6 +133,7 @@ impl KnownKind {
             Self::AuthorizationPolicy | Self::PeerAuthentication => "security.istio.io",
             Self::ServiceCidr => "networking.k8s.io",
             Self::Gateway | Self::HttpRoute | Self::GrpcRoute => "gateway.networking.k8s.io",
+            Self::VirtualService | Self::DestinationRule => "networking.istio.io",
         }
     }
 
@@ -143,6 +152,7 @@ impl KnownKind {
             | Self::Gateway
             | Self::HttpRoute => &["v1", "v1beta1"],
             Self::GrpcRoute => &["v1"],
+            Self::VirtualService | Self::DestinationRule => &["v1", "v1beta1", "v1alpha3"],
         }
     }
 
@@ -158,7 +168,9 @@ impl KnownKind {
             | Self::PeerAuthentication
             | Self::Gateway
             | Self::HttpRoute
-            | Self::GrpcRoute => Scope::Namespaced,
+            | Self::GrpcRoute
+            | Self::VirtualService
+            | Self::DestinationRule => Scope::Namespaced,
         }
     }
 }

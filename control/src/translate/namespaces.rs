@@ -77,6 +77,7 @@ impl Translator {
         }
         let mut report = waypoint::routes::Report { notes, conditions };
         waypoint::routes::translate(&view, &mut report, for_waypoints);
+        waypoint::virtual_services::translate(&view, settings, &mut report, for_waypoints);
         waypoint::policies::translate(&view, settings, &mut report, for_waypoints);
         out.mesh_ranges = mesh::ranges(&view, settings);
         out.enrolled_namespaces = mesh::enrolled_namespaces(&view);
@@ -102,7 +103,9 @@ fn is_for_all(key: &ObjectKey) -> bool {
             | KnownKind::ServiceAccount
             | KnownKind::ServiceCidr
             | KnownKind::HttpRoute
-            | KnownKind::GrpcRoute,
+            | KnownKind::GrpcRoute
+            | KnownKind::VirtualService
+            | KnownKind::DestinationRule,
         )
         | Kind::Foreign { .. } => false,
     }
@@ -121,7 +124,13 @@ fn stale<'a>(
             Kind::Known(KnownKind::Namespace) => drop(touched.insert(&key.name)),
             Kind::Known(KnownKind::Node) => touched.extend(view.namespaces_on(&key.name)),
             // They say nothing about any namespace; routes are translated each time.
-            Kind::Known(KnownKind::ServiceCidr | KnownKind::HttpRoute | KnownKind::GrpcRoute) => {}
+            Kind::Known(
+                KnownKind::ServiceCidr
+                | KnownKind::HttpRoute
+                | KnownKind::GrpcRoute
+                | KnownKind::VirtualService
+                | KnownKind::DestinationRule,
+            ) => {}
             Kind::Known(
                 KnownKind::Pod
                 | KnownKind::Service

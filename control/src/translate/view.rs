@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use crate::inputs::Inputs;
 use crate::objects::meta::StringMap;
 use crate::objects::{
-    AuthorizationPolicy, EndpointSlice, Gateway, GrpcRoute, HttpRoute, Namespace, Node, Object, ObjectKey,
-    PeerAuthentication, Pod, Service, ServiceCidr,
+    AuthorizationPolicy, DestinationRule, EndpointSlice, Gateway, GrpcRoute, HttpRoute, Namespace, Node,
+    Object, ObjectKey, PeerAuthentication, Pod, Service, ServiceCidr, VirtualService,
 };
 use crate::source::Origin;
 
@@ -30,6 +30,8 @@ pub(super) struct View<'a> {
     pub(super) gateways: BTreeMap<&'a str, BTreeMap<&'a str, Named<'a, Gateway>>>,
     pub(super) http_routes: Vec<Named<'a, HttpRoute>>,
     pub(super) grpc_routes: Vec<Named<'a, GrpcRoute>>,
+    pub(super) virtual_services: Vec<Named<'a, VirtualService>>,
+    pub(super) destination_rules: Vec<Named<'a, DestinationRule>>,
 }
 
 /// Which pod has an address.
@@ -137,6 +139,8 @@ impl<'a> View<'a> {
             }
             Object::HttpRoute(object) => self.http_routes.push(Named { key, origin, object }),
             Object::GrpcRoute(object) => self.grpc_routes.push(Named { key, origin, object }),
+            Object::VirtualService(object) => self.virtual_services.push(Named { key, origin, object }),
+            Object::DestinationRule(object) => self.destination_rules.push(Named { key, origin, object }),
         }
     }
 

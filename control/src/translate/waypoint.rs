@@ -4,13 +4,14 @@
 
 pub(super) mod policies;
 pub(super) mod routes;
+pub(super) mod virtual_services;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ambit_mesh::address::{GatewayAddress, GatewayDestination, ServiceName};
 use ambit_mesh::decide::HBONE_PORT;
-use ambit_mesh::http::{HttpPolicy, Route, RouteName};
+use ambit_mesh::http::{HttpPolicy, Route, RouteName, Subset, SubsetName};
 use ambit_mesh::policy::PolicyName;
 
 use super::conditions::{Condition, Conditions};
@@ -37,6 +38,8 @@ const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
 pub struct ForWaypoints {
     /// Routes.
     pub routes: BTreeMap<RouteName, Arc<Route>>,
+    /// Parts of services' endpoints.
+    pub subsets: BTreeMap<SubsetName, Arc<Subset>>,
     /// Policies.
     pub policies: BTreeMap<PolicyName, Arc<HttpPolicy>>,
 }

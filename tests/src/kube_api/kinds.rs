@@ -96,6 +96,9 @@ const TABLE: &[(&str, &str, &str, &str, u8)] = &[
     ("gateway.networking.k8s.io", "v1", "gateways", "Gateway", STATUS | GENERATION),
     ("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute", STATUS | GENERATION),
     ("gateway.networking.k8s.io", "v1", "grpcroutes", "GRPCRoute", STATUS | GENERATION),
+    // Of Istio, which users install.
+    ("networking.istio.io", "v1", "virtualservices", "VirtualService", STATUS | GENERATION),
+    ("networking.istio.io", "v1", "destinationrules", "DestinationRule", STATUS | GENERATION),
     ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", STATUS | GENERATION),
     (RBAC, "v1", "clusterroles", "ClusterRole", CLUSTER),
     (RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", CLUSTER),

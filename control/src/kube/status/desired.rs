@@ -125,7 +125,9 @@ fn policy_of(key: &ObjectKey) -> Option<PolicyName> {
             | KnownKind::ServiceCidr
             | KnownKind::Gateway
             | KnownKind::HttpRoute
-            | KnownKind::GrpcRoute,
+            | KnownKind::GrpcRoute
+            | KnownKind::VirtualService
+            | KnownKind::DestinationRule,
         )
         | Kind::Foreign { .. } => None,
     }

@@ -81,7 +81,9 @@ fn text(kind: KnownKind, json: &str) -> Option<Arc<str>> {
         KnownKind::AuthorizationPolicy
         | KnownKind::PeerAuthentication
         | KnownKind::HttpRoute
-        | KnownKind::GrpcRoute => Some(compact(json).into()),
+        | KnownKind::GrpcRoute
+        | KnownKind::VirtualService
+        | KnownKind::DestinationRule => Some(compact(json).into()),
         KnownKind::Namespace
         | KnownKind::Node
         | KnownKind::Pod

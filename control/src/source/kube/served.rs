@@ -76,7 +76,9 @@ fn presence(kind: KnownKind) -> Presence {
         | KnownKind::ServiceCidr
         | KnownKind::Gateway
         | KnownKind::HttpRoute
-        | KnownKind::GrpcRoute => Presence::WhenServed,
+        | KnownKind::GrpcRoute
+        | KnownKind::VirtualService
+        | KnownKind::DestinationRule => Presence::WhenServed,
     }
 }
 

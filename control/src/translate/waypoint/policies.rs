@@ -40,6 +40,9 @@ pub(in crate::translate) fn translate(
     }
 }
 
+/// What is guarded, and the waypoint that does it, or why none does.
+type Guarded = (PolicyTarget, Result<String, String>);
+
 struct Step<'a, 'b> {
     policy: &'b Named<'a, AuthorizationPolicy>,
     view: &'b View<'a>,
@@ -99,10 +102,7 @@ impl Step<'_, '_> {
 
     /// What a reference stands for, and the waypoint that enforces it. A Service is guarded also while
     /// it does not exist yet.
-    fn target(
-        &self,
-        target: &TargetRef,
-    ) -> Result<(PolicyTarget, Result<String, String>), (&'static str, String)> {
+    fn target(&self, target: &TargetRef) -> Result<Guarded, (&'static str, String)> {
         let namespace = self.policy.namespace();
         if target.namespace.as_deref().is_some_and(|other| other != namespace) {
             return Err((
@@ -150,9 +150,9 @@ impl Step<'_, '_> {
         for (at, rule) in rules.iter().enumerate() {
             let from = rule.from.iter().flat_map(|source| &source.unknown);
             let to = rule.to.iter().flat_map(|operation| &operation.unknown);
-            let when = rule.when.iter().filter_map(|condition| match condition {
-                L7Condition::Unknown(key) => Some(key),
-                _ => None,
+            let when = rule.when.iter().filter_map(|condition| {
+                let L7Condition::Unknown(key) = condition else { return None };
+                Some(key)
             });
             let tokens = rule.from.iter().any(|source| !source.request_principals.is_empty());
             let mut fields: Vec<&str> = from.chain(to).chain(when).map(|field| &**field).collect();

@@ -334,7 +334,7 @@ fn attached<'a>(
     Ok((service, Parent { service: name, port }))
 }
 
-fn find_service<'a>(view: &View<'a>, namespace: &str, name: &str) -> Option<Named<'a, Service>> {
+pub(super) fn find_service<'a>(view: &View<'a>, namespace: &str, name: &str) -> Option<Named<'a, Service>> {
     let services = view.services.get(namespace)?;
     let found = services.iter().find(|service| service.name() == name)?;
     (found.object.spec.kind.as_deref() != Some("ExternalName")).then_some(*found)
@@ -349,7 +349,7 @@ fn timeouts(written: WrittenTimeouts) -> Timeouts {
 }
 
 /// Files have no such time: there the names decide.
-fn created(metadata: &Meta) -> i64 {
+pub(super) fn created(metadata: &Meta) -> i64 {
     let parsed = metadata.creation_timestamp.as_deref().map(|text| OffsetDateTime::parse(text, &Rfc3339));
     parsed.and_then(Result::ok).map_or(0, OffsetDateTime::unix_timestamp)
 }

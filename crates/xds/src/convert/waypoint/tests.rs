@@ -98,7 +98,8 @@ fn what_is_incomplete_is_refused() {
         PathMatch::Any,
         RuleAction::Forward(vec![backend(None)]),
     ));
-    let broken: [(&str, fn(&mut proto::Route)); 8] = [
+    type Break = fn(&mut proto::Route);
+    let broken: [(&str, Break); 8] = [
         ("kind", |route| route.kind = 0),
         ("kind of a later version", |route| route.kind = 77),
         ("order", |route| route.order = 0),

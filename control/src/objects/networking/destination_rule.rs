@@ -1,0 +1,44 @@
+//! `networking.istio.io` DestinationRule: named parts of a service's endpoints.
+
+use serde::Deserialize;
+
+use crate::objects::meta::{Meta, StringMap};
+use crate::objects::values::null_is_default;
+
+/// What holds for requests to a service once they are routed.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct DestinationRule {
+    /// Metadata.
+    pub metadata: Meta,
+    /// What was asked for.
+    #[serde(default)]
+    pub spec: Spec,
+}
+
+/// `spec` of a DestinationRule.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spec {
+    /// The service.
+    #[serde(deserialize_with = "null_is_default")]
+    pub host: String,
+    /// Parts of its endpoints.
+    #[serde(deserialize_with = "null_is_default")]
+    pub subsets: Vec<Subset>,
+    /// What is not carried out yet.
+    pub traffic_policy: Option<serde_json::Value>,
+}
+
+/// A part of a service's endpoints.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Subset {
+    /// Its name.
+    pub name: String,
+    /// All of them must be on the workload.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub labels: StringMap,
+    /// What is not carried out yet.
+    #[serde(default)]
+    pub traffic_policy: Option<serde_json::Value>,
+}
