@@ -218,6 +218,10 @@ impl Call<'_> {
         } else {
             (None, reply)
         };
+        let mut reply = reply;
+        if self.request.method == Method::HEAD {
+            reply.body = bytes::Bytes::new();
+        }
         self.record.replied(&reply, grpc_status);
         // Who has a body to send must not have its octets taken for the next request.
         let is_leaving = self.worker.leaving().is_some() || !body.is_done();

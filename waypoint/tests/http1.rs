@@ -169,7 +169,7 @@ fn http_1_0_is_answered_as_http_1_0() {
             let (mut stream, _) = listener.accept().await.unwrap();
             let head = read_until(&mut stream, "\r\n\r\n").await;
             assert!(head.starts_with("GET / HTTP/1.1\r\n"), "{head}");
-            write(&mut stream, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+            write(&mut stream, "HTTP/1.1 200 OK\r\nconnection: hop\r\nhop: 1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
                 .await;
             std::future::pending::<()>().await;
         });
@@ -473,5 +473,22 @@ fn a_client_that_goes_frees_the_endpoint() {
         client.abort();
         let end = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut [0])).await;
         assert!(matches!(end.expect("the endpoint is told"), Ok(0) | Err(_)));
+    });
+}
+
+#[test]
+fn nothing_is_decided_before_the_first_configuration() {
+    run(async {
+        let mut mesh = Mesh::start(Setup { is_configured: false, ..Setup::default() });
+        let _counts = echo_heads(mesh.backend().await);
+        let tunnel = mesh.tunnel("client").await;
+        let opening = open(&tunnel, mesh.vip);
+        tokio::pin!(opening);
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut opening).await;
+        assert!(early.is_err(), "it waits");
+        mesh.apply([deny("/secret")]);
+        let mut client = opening.await.unwrap();
+        write(&mut client, "GET /secret HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        assert!(read_message(&mut client).await.0.starts_with("HTTP/1.1 403 "));
     });
 }

@@ -17,7 +17,7 @@ use support::{Mesh, Setup, deny, deny_account, read_message, run, write};
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 
-const GRPC: Setup = Setup { protocol: AppProtocol::Grpc, tunnel: TunnelProtocol::Hbone };
+const GRPC: Setup = Setup { protocol: AppProtocol::Grpc, tunnel: TunnelProtocol::Hbone, is_configured: true };
 
 /// An application that sends each message back as it comes, the request's trailers with `grpc-status` at
 /// the end. Counts connections.
@@ -186,7 +186,7 @@ fn both_sides_may_speak_different_versions() {
         let body = support::read_until(&mut client, "grpc-status: 0\r\n\r\n").await;
         assert!(body.contains("hello"), "{body}");
 
-        let mesh = Mesh::start(Setup { protocol: AppProtocol::Http11, tunnel: TunnelProtocol::None });
+        let mesh = Mesh::start(Setup { protocol: AppProtocol::Http11, ..Setup::default() });
         let listener = mesh.backend().await;
         spawn_local(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -239,7 +239,7 @@ fn a_waypoint_that_goes_lets_streams_finish() {
 #[test]
 fn a_websocket_of_http2_reaches_an_application_of_http1() {
     run(async {
-        let mesh = Mesh::start(Setup { protocol: AppProtocol::Http11, tunnel: TunnelProtocol::None });
+        let mesh = Mesh::start(Setup { protocol: AppProtocol::Http11, ..Setup::default() });
         let listener = mesh.backend().await;
         spawn_local(async move {
             let (mut stream, _) = listener.accept().await.unwrap();

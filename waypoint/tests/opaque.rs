@@ -37,7 +37,7 @@ fn a_server_may_speak_first_whether_or_not_the_protocol_is_declared() {
             (AppProtocol::Tcp, TunnelProtocol::Hbone),
             (AppProtocol::Tls, TunnelProtocol::None),
         ] {
-            let mesh = Mesh::start(Setup { protocol, tunnel });
+            let mesh = Mesh::start(Setup { protocol, tunnel, ..Setup::default() });
             let _said = mesh.node_agent().await;
             greet(mesh.backend().await);
             let mut client = mesh.connect().await;

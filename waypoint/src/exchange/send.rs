@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use ambit_mesh::http::Forward;
 use http::header::{self, HeaderValue};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use pingora_core::protocols::http::v2::client::Http2Session;
 use pingora_http::RequestHeader;
 
@@ -12,7 +12,7 @@ use super::Request;
 use super::body::{Body, Broken, Sink, pass};
 use super::respond::AnswerHead;
 use crate::h1::{BodyReader, BodyWriter, Framing, ReadError, Shared, request_head};
-use crate::head::{BodyLength, parse_response};
+use crate::head::{BodyLength, parse_response, strip_hop_by_hop};
 use crate::upstream::{Lease, Session};
 
 /// Why an exchange with an endpoint failed.
@@ -137,7 +137,14 @@ impl Inflow {
                 let length = if *method == Method::HEAD { BodyLength::None } else { head.body };
                 *closes = head.connection.close || length == BodyLength::UntilClose;
                 *body = Some(Body::Http1(BodyReader::new(wire.clone(), length)));
-                Ok(AnswerHead { status: head.status, headers: head.headers, length })
+                let mut headers = head.headers;
+                let upgrade = headers.get(header::UPGRADE).cloned();
+                strip_hop_by_hop(&mut headers, &head.connection);
+                // Of 101 alone it says something to us.
+                if let Some(upgrade) = upgrade.filter(|_| head.status == StatusCode::SWITCHING_PROTOCOLS) {
+                    headers.insert(header::UPGRADE, upgrade);
+                }
+                Ok(AnswerHead { status: head.status, headers, length })
             }
             Self::Http2(Body::Http2Response(session)) => http2_answer(session).await,
             Self::Http2(_) => Err(SendError::BadAnswer("there is no answer here".to_owned())),

@@ -67,11 +67,12 @@ pub(crate) struct Mesh {
 pub(crate) struct Setup {
     pub(crate) protocol: AppProtocol,
     pub(crate) tunnel: TunnelProtocol,
+    pub(crate) is_configured: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { protocol: AppProtocol::Unknown, tunnel: TunnelProtocol::None }
+        Self { protocol: AppProtocol::Unknown, tunnel: TunnelProtocol::None, is_configured: true }
     }
 }
 
@@ -91,7 +92,9 @@ impl Mesh {
         let mut state = WaypointState::new(myself);
         state.apply(objects(setup, vip, endpoint));
         let (mut writer, snapshots) = store();
-        writer.publish(state.snapshot());
+        if setup.is_configured {
+            writer.publish(state.snapshot());
+        }
         let (trigger, drain) = drain::channel();
         let (_, identity) = watch::channel(Some(Arc::new(root.workload("waypoint"))));
         let Command::Run(config) = Cli::parse_from([

@@ -27,7 +27,6 @@ fn key(change: &Change) -> Key {
         Change::Service(service) => Key::Service(service.name.clone()),
         Change::Policy(policy) => Key::Policy(policy.name.clone()),
         Change::Mesh(_) | Change::RemoveMesh => Key::Mesh,
-        Change::Http(_) => unreachable!("none is made here"),
         Change::RemoveWorkload(uid) => Key::Workload(uid.clone()),
         Change::RemoveService(name) => Key::Service(name.clone()),
         Change::RemovePolicy(name) => Key::Policy(name.clone()),
@@ -104,9 +103,7 @@ fn standing(changes: &[Change]) -> Vec<Change> {
     let last: BTreeMap<_, _> = changes.iter().map(|change| (key(change), change.clone())).collect();
     let puts = |change: &Change| match change {
         Change::Workload(_) | Change::Service(_) | Change::Policy(_) | Change::Mesh(_) => true,
-        // Waypoints keep theirs beside the state that this is about.
-        Change::Http(_)
-        | Change::RemoveWorkload(_)
+        Change::RemoveWorkload(_)
         | Change::RemoveService(_)
         | Change::RemovePolicy(_)
         | Change::RemoveMesh

@@ -20,9 +20,12 @@ mod recorder;
 
 use recorder::Recorder;
 
-/// Prefixes of the families of counters and histograms whose series end: those with a series per pair of workloads.
+/// Prefixes of the families of counters whose series end: those with a series per pair of workloads.
 /// All others have labels from closed sets and stay.
 const EXPIRING: &[&str] = &["istio_tcp_", "istio_request", "istio_response_"];
+
+/// The same of histograms.
+const EXPIRING_HISTOGRAMS: &[&str] = &["istio_request", "istio_response_"];
 
 /// How often series end and samples of histograms are summed up when nobody reads the metrics.
 const UPKEEP: Duration = Duration::from_secs(30);

@@ -57,7 +57,7 @@ pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()
     })
     .await?;
     until_answered("the waypoint", SOON, async || {
-        Ok(mesh.place.api(DEPLOYMENTS).get_opt("waypoint").await?.context("it is not deployed")?)
+        mesh.place.api(DEPLOYMENTS).get_opt("waypoint").await?.context("it is not deployed")
     })
     .await?;
     for kind in [HTTP_ROUTES, GRPC_ROUTES] {

@@ -84,7 +84,7 @@ async fn gateway(mesh: &Mesh<'_>, name: &str, class: &str) -> Result<()> {
 async fn deployed(mesh: &Mesh<'_>, kind: Kind) -> Result<DynamicObject> {
     let what = format!("the {} of the waypoint", kind.kind);
     let (object, _) = until_answered(what, SOON, async || {
-        Ok(mesh.place.api(kind).get_opt("waypoint").await?.context("it is not there")?)
+        mesh.place.api(kind).get_opt("waypoint").await?.context("it is not there")
     })
     .await?;
     Ok(object)

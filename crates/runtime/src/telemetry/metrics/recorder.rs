@@ -14,7 +14,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder
 use metrics_util::MetricKindMask;
 
 use super::held::Held;
-use super::{EXPIRING, Settings};
+use super::{EXPIRING, EXPIRING_HISTOGRAMS, Settings};
 
 /// Upper bounds of the buckets of every histogram without others, in seconds: they measure how long
 /// something on a network takes.
@@ -116,7 +116,8 @@ impl Facade for Recorder {
     }
 
     fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, help: SharedString) {
-        self.lasting.describe_histogram(name, unit, help);
+        let recorder = if histogram_expires(name.as_str()) { &self.expiring } else { &self.lasting };
+        recorder.describe_histogram(name, unit, help);
     }
 
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
@@ -136,13 +137,18 @@ impl Facade for Recorder {
     }
 
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
-        let recorder = if expires(key.name()) { &self.expiring } else { &self.lasting };
+        let recorder = if histogram_expires(key.name()) { &self.expiring } else { &self.lasting };
         recorder.register_histogram(&escaped(key), metadata)
     }
 }
 
 fn expires(name: &str) -> bool {
     EXPIRING.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Histograms end where nobody keeps their handles for long: those of requests.
+fn histogram_expires(name: &str) -> bool {
+    EXPIRING_HISTOGRAMS.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The key with the backslashes of its values doubled. The exporter takes a backslash before another
