@@ -90,6 +90,13 @@ pub const GATEWAY_CLASSES: Kind = of_cluster("gateway.networking.k8s.io", "Gatew
 pub const PEER_AUTHENTICATIONS: Kind =
     namespaced("security.istio.io", "v1", "PeerAuthentication", "peerauthentications");
 
+/// A kind of Istio's.
+pub const VIRTUAL_SERVICES: Kind =
+    namespaced("networking.istio.io", "v1", "VirtualService", "virtualservices");
+/// A kind of Istio's.
+pub const DESTINATION_RULES: Kind =
+    namespaced("networking.istio.io", "v1", "DestinationRule", "destinationrules");
+
 impl Kind {
     /// As objects say it: `<group>/<version>`.
     pub fn api_version(self) -> String {

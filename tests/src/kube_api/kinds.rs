@@ -92,13 +92,6 @@ const TABLE: &[(&str, &str, &str, &str, u8)] = &[
     ("events.k8s.io", "v1", "events", "Event", 0),
     ("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", GENERATION),
     ("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", CLUSTER | STATUS),
-    // Of the Gateway API, which users install.
-    ("gateway.networking.k8s.io", "v1", "gateways", "Gateway", STATUS | GENERATION),
-    ("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute", STATUS | GENERATION),
-    ("gateway.networking.k8s.io", "v1", "grpcroutes", "GRPCRoute", STATUS | GENERATION),
-    // Of Istio, which users install.
-    ("networking.istio.io", "v1", "virtualservices", "VirtualService", STATUS | GENERATION),
-    ("networking.istio.io", "v1", "destinationrules", "DestinationRule", STATUS | GENERATION),
     ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", STATUS | GENERATION),
     (RBAC, "v1", "clusterroles", "ClusterRole", CLUSTER),
     (RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", CLUSTER),

@@ -22,8 +22,9 @@ use crate::place::{CONTRACT, Place};
 use ambit_tests::cluster::control::Control;
 use ambit_tests::cluster::crowd::Where;
 use ambit_tests::cluster::kinds::{
-    CONFIG_MAPS, CRDS, GATEWAY_CLASSES, GATEWAYS, GRPC_ROUTES, HTTP_ROUTES, Kind, LEASES, NAMESPACES, NODES,
-    PEER_AUTHENTICATIONS, PODS, POLICIES, PROXY_REPORTS, SERVICE_ACCOUNTS, definition,
+    CONFIG_MAPS, CRDS, DESTINATION_RULES, GATEWAY_CLASSES, GATEWAYS, GRPC_ROUTES, HTTP_ROUTES, Kind, LEASES,
+    NAMESPACES, NODES, PEER_AUTHENTICATIONS, PODS, POLICIES, PROXY_REPORTS, SERVICE_ACCOUNTS,
+    VIRTUAL_SERVICES, definition,
 };
 use ambit_tests::cluster::node::{LEASE_NAMESPACE, Node};
 use ambit_tests::cluster::token::{self, BoundTo};
@@ -108,7 +109,7 @@ impl<'a> Mesh<'a> {
 
     /// Defines kinds of Istio's, unless the cluster has them.
     pub(crate) async fn define_policies(&self) -> Result<()> {
-        self.define_open(&[POLICIES, PEER_AUTHENTICATIONS]).await
+        self.define_open(&[POLICIES, PEER_AUTHENTICATIONS, VIRTUAL_SERVICES, DESTINATION_RULES]).await
     }
 
     /// Defines kinds of the Gateway API, unless the cluster has them.
