@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::{Context, Poll, ready};
 
-use ambit_hbone::tunnel::{StreamError, TunnelStream};
+use ambit_hbone::tunnel::{StreamError, Tunnel, TunnelStream};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use pingora_core::protocols::raw_connect::ProxyDigest;
@@ -95,6 +95,14 @@ impl Wire {
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
         self.poll_fill(&mut cx).is_pending()
+    }
+
+    /// The tunnel that it is a stream of, if it is one.
+    pub fn tunnel(&self) -> Option<Tunnel> {
+        match &self.transport {
+            Transport::Tunnel(stream) => Some(stream.tunnel()),
+            Transport::Plain(_) => None,
+        }
     }
 
     /// Whether the stream's tunnel or connection was cut by us on purpose: the far end sees an error.

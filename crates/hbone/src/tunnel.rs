@@ -188,6 +188,13 @@ impl Tunnel {
     }
 }
 
+impl TunnelStream {
+    /// The tunnel that it is a stream of.
+    pub fn tunnel(&self) -> Tunnel {
+        Tunnel { core: Rc::clone(&self.core) }
+    }
+}
+
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let core = self.core.borrow();

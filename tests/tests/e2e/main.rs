@@ -127,6 +127,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     waypoint::without_its_waypoint_a_service_is_refused,
     waypoint::a_policy_of_the_workload_that_names_the_client_holds_behind_a_waypoint,
     waypoint::rolling_the_waypoint_under_load_loses_nothing,
+    waypoint::a_replaced_agent_is_left_while_requests_go_on,
     ending::an_agent_that_is_told_to_end_leaves_pods_closed,
     ending::an_agent_of_an_uninstalled_mesh_opens_its_pods_and_leaves_nothing,
     ending::a_second_signal_ends_the_asking,

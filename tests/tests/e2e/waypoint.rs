@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use ambit_tests::agent::Differences;
 use ambit_tests::apps::{self, NGINX};
 use ambit_tests::mesh::fabric::Families;
 use ambit_tests::mesh::{Mesh, Service};
@@ -314,5 +315,33 @@ pub(crate) fn rolling_the_waypoint_under_load_loses_nothing() -> Result<()> {
     })?;
     ensure!(failed.is_empty(), "{} of {asked} requests failed: {:?}", failed.len(), failed.first());
     ensure!(asked >= 50, "only {asked} requests were made");
+    Ok(())
+}
+
+/// An agent that was replaced ends when nobody uses it any more: the connections that a waypoint keeps must not
+/// hold it for as long as there are requests.
+pub(crate) fn a_replaced_agent_is_left_while_requests_go_on() -> Result<()> {
+    let (shop, _waypoint) = Shop::open()?;
+    let done = AtomicBool::new(false);
+    let (asked, replaced) = thread::scope(|scope| {
+        let load = scope.spawn(|| -> Result<u32> {
+            let mut connection = Connection::open(&shop.client, shop.web.v4())?;
+            let mut asked = 0;
+            while !done.load(Ordering::Relaxed) {
+                let (status, body) = connection.get("/")?;
+                ensure!(status == 200, "request {asked}: {status} {body}");
+                asked += 1;
+            }
+            Ok(asked)
+        });
+        // The client's own agent is another one: it keeps the client's connection.
+        let agent = shop.mesh.agent("n2");
+        let replaced = agent.replace(&Differences::workers(1)).and_then(|()| agent.wait_for_former());
+        done.store(true, Ordering::Relaxed);
+        let asked = load.join().map_err(|_| anyhow::anyhow!("the load panicked"))?;
+        Ok::<_, anyhow::Error>((asked, replaced))
+    })?;
+    replaced.context("the agent that was replaced does not end")?;
+    ensure!(asked? >= 50, "too few requests for a claim");
     Ok(())
 }

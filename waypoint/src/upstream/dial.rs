@@ -284,7 +284,8 @@ pub async fn upkeep(worker: Rc<Worker>) {
     let mut idle = HashSet::new();
     let mut expiries: Vec<(u64, SystemTime)> = Vec::new();
     let mut sweeps = tokio::time::interval(config.tunnel_idle_timeout.max(SWEEP_MIN) / 2);
-    let mut connections = tokio::time::interval(config.upstream_idle_timeout.max(SWEEP_MIN) / 2);
+    let mut connections =
+        tokio::time::interval(config.upstream_idle_timeout.clamp(SWEEP_MIN, 2 * CONNECTIONS_EVERY) / 2);
     loop {
         tokio::select! {
             // No arm loses anything when another is taken.
@@ -307,6 +308,9 @@ pub async fn upkeep(worker: Rc<Worker>) {
         }
     }
 }
+
+/// How often idle connections are looked at, at least: an agent that is replaced waits until it is left.
+const CONNECTIONS_EVERY: Duration = Duration::from_secs(2);
 
 /// The shortest idle time that is worth a sweep.
 const SWEEP_MIN: Duration = Duration::from_secs(1);

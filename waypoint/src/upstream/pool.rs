@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use ambit_hbone::tunnel::Tunnel;
 use metrics::counter;
 use pingora_core::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
 use pingora_core::protocols::http::v2::client::Http2Session;
 use tokio::sync::Mutex;
+use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::dial::{DialError, OnBehalf, connect};
@@ -41,7 +43,30 @@ struct Entry {
 /// An HTTP/2 connection.
 struct Multiplexed {
     connection: ConnectionRef,
+    tunnel: Option<Tunnel>,
     used: Instant,
+}
+
+impl Idle {
+    /// Whether a request may go out on it: nothing has come, and who is at the other end stays. An agent that
+    /// is replaced says GOAWAY, and waits until it is left.
+    fn is_usable(&mut self) -> bool {
+        !is_leaving(self.wire.tunnel().as_ref()) && self.wire.is_quiet()
+    }
+}
+
+impl Multiplexed {
+    fn is_usable(&self) -> bool {
+        let connection = &self.connection;
+        !is_leaving(self.tunnel.as_ref())
+            && !connection.is_closed()
+            && !connection.is_shutting_down()
+            && !connection.ping_timedout()
+    }
+}
+
+fn is_leaving(tunnel: Option<&Tunnel>) -> bool {
+    tunnel.is_some_and(Tunnel::is_leaving)
 }
 
 impl Connections {
@@ -83,12 +108,15 @@ impl Connections {
 
     /// Keeps a connection whose last response was read to its end.
     pub fn give_back(&self, key: Key, connection: Shared) {
-        let Some(mut wire) = connection.into_wire() else { return };
+        let Some(wire) = connection.into_wire() else { return };
+        let mut kept = Idle { wire, since: Instant::now() };
         let mut idle = self.idle.borrow_mut();
         let entry = idle.entry(key).or_default();
         // What comes after a response and before a request is nobody's answer.
-        if entry.len() < MAX_IDLE && wire.is_quiet() {
-            entry.push(Idle { wire, since: Instant::now() });
+        if entry.len() < MAX_IDLE && kept.is_usable() {
+            entry.push(kept);
+        } else {
+            spawn_local(kept.wire.close());
         }
     }
 
@@ -96,15 +124,17 @@ impl Connections {
     pub fn sweep(&self, limit: Duration) {
         let now = Instant::now();
         self.idle.borrow_mut().retain(|_, entry| {
-            entry.retain_mut(|idle| now.duration_since(idle.since) < limit && idle.wire.is_quiet());
+            let ends = |idle: &mut Idle| now.duration_since(idle.since) >= limit || !idle.is_usable();
+            for ended in entry.extract_if(.., ends) {
+                spawn_local(ended.wire.close());
+            }
             !entry.is_empty()
         });
         self.multiplexed.borrow_mut().retain(|_, entry| {
             // Somebody who holds the lock is about to use it.
             let Ok(mut entry) = entry.try_lock() else { return true };
             entry.connections.retain(|one| {
-                is_usable(&one.connection)
-                    && !(one.connection.is_idle() && now.duration_since(one.used) >= limit)
+                one.is_usable() && !(one.connection.is_idle() && now.duration_since(one.used) >= limit)
             });
             !entry.connections.is_empty()
         });
@@ -130,8 +160,14 @@ impl Connections {
         let mut idle = self.idle.borrow_mut();
         let entry = idle.get_mut(key)?;
         // The one that was used last: the others may end.
-        let found =
-            std::iter::from_fn(|| entry.pop()).find_map(|mut idle| idle.wire.is_quiet().then_some(idle.wire));
+        let mut found = None;
+        while let Some(mut last) = entry.pop() {
+            if last.is_usable() {
+                found = Some(last.wire);
+                break;
+            }
+            spawn_local(last.wire.close());
+        }
         if entry.is_empty() {
             idle.remove(key);
         }
@@ -148,7 +184,7 @@ impl Connections {
         let entry = Rc::clone(self.multiplexed.borrow_mut().entry(key.clone()).or_default());
         // Held across the dial: who comes meanwhile waits for it instead of dialling too.
         let mut entry = entry.lock().await;
-        entry.connections.retain(|one| is_usable(&one.connection));
+        entry.connections.retain(Multiplexed::is_usable);
         for one in entry.connections.iter_mut().filter(|one| one.connection.more_streams_allowed()) {
             if let Ok(Some(stream)) = one.connection.spawn_stream().await {
                 one.used = Instant::now();
@@ -160,9 +196,9 @@ impl Connections {
             return Err(DialError::Shared(Rc::clone(error)));
         }
         match dial(worker, key, caller).await {
-            Ok((connection, stream)) => {
+            Ok((connection, tunnel, stream)) => {
                 entry.failed = None;
-                entry.connections.push(Multiplexed { connection, used: Instant::now() });
+                entry.connections.push(Multiplexed { connection, tunnel, used: Instant::now() });
                 Ok(Lease { session: Session::Http2(Box::new(stream)), reused: false })
             }
             Err(error) => {
@@ -178,18 +214,15 @@ async fn dial(
     worker: &Rc<Worker>,
     key: &Key,
     caller: &OnBehalf<'_>,
-) -> Result<(ConnectionRef, Http2Session), DialError> {
+) -> Result<(ConnectionRef, Option<Tunnel>, Http2Session), DialError> {
     let wire = connect(worker, key, caller).await?;
+    let tunnel = wire.tunnel();
     let connection = handshake(Box::new(wire), settings()).await;
     let connection = connection.map_err(|error| DialError::Http2(error.to_string()))?;
     let stream = connection.spawn_stream().await;
     let stream = stream.map_err(|error| DialError::Http2(error.to_string()))?;
     let stream = stream.ok_or_else(|| DialError::Http2("it takes no streams".to_owned()))?;
-    Ok((connection, stream))
-}
-
-fn is_usable(connection: &ConnectionRef) -> bool {
-    !connection.is_closed() && !connection.is_shutting_down() && !connection.ping_timedout()
+    Ok((connection, tunnel, stream))
 }
 
 fn settings() -> H2HandshakeSettings {
