@@ -9,7 +9,7 @@ use ambit_tests::pod::Pod;
 use ambit_tests::trace::{Calls, Trace};
 use ambit_tests::traffic::{self, Held};
 use ambit_tests::wait::{self, SOON};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 const PORT: u16 = 9000;
 const CLIENT: &str = "n1";
@@ -79,10 +79,27 @@ fn check(mesh: &Mesh, budgets: &[Budget], units: u64, mut unit: impl FnMut() -> 
         Ok(())
     })?;
 
-    let before = calls()?;
-    (0..units).try_for_each(|_| unit())?;
+    // What an agent does once beside the work, such as to keep a certificate, may fall into one look; what
+    // each unit costs is in all of them.
     let mut beyond = Vec::new();
-    for ((after, before), budget) in calls()?.iter().zip(&before).zip(budgets) {
+    for _ in 0..LOOKS {
+        let before = calls()?;
+        (0..units).try_for_each(|_| unit())?;
+        beyond = over_budget(&before, &calls()?, budgets, units)?;
+        if beyond.is_empty() {
+            return Ok(());
+        }
+    }
+    bail!("beyond the budget, {LOOKS} times over:\n{}", beyond.join("\n"));
+}
+
+/// How often the work is done before it counts as too dear.
+const LOOKS: u32 = 3;
+
+/// Which agents were beyond their budgets, and by what.
+fn over_budget(before: &[Calls], after: &[Calls], budgets: &[Budget], units: u64) -> Result<Vec<String>> {
+    let mut beyond = Vec::new();
+    for ((after, before), budget) in after.iter().zip(before).zip(budgets) {
         let made = after.since(before);
         let disturbances = made.of("futex") + made.wakes();
         let Budget { node, calls_each, disturbances_each } = budget;
@@ -94,6 +111,5 @@ fn check(mesh: &Mesh, budgets: &[Budget], units: u64, mut unit: impl FnMut() -> 
             beyond.push(format!("{node}: {total} calls and {wakes} wakes for {units}: {made:?}"));
         }
     }
-    ensure!(beyond.is_empty(), "beyond the budget:\n{}", beyond.join("\n"));
-    Ok(())
+    Ok(beyond)
 }

@@ -10,10 +10,13 @@ use ambit_tests::pod::Pod;
 use ambit_tests::sandbox::Sandbox;
 use ambit_tests::traffic::{self, Held};
 use ambit_tests::wait::{self, SOON};
+use ambit_tests::waypoint::Waypoint;
 use ambit_tests::wire::{Capture, TLS_1_3};
 use anyhow::{Result, ensure};
 
 use crate::narrator::Narrator;
+
+mod layer7;
 
 /// Short, so that a rotation can be waited for.
 const CERTIFICATE_LIFE: Duration = Duration::from_secs(20);
@@ -31,11 +34,13 @@ pub(crate) struct Demo {
     store: Pod,
     visitor: Pod,
     web_service: Service,
+    /// From the chapter on, in which it is deployed.
+    waypoint: Option<Waypoint>,
 }
 
 /// Shows all steps, and hands out the mesh at their end.
 pub(crate) fn run(narrator: &mut Narrator) -> Result<Demo> {
-    let demo = build(narrator)?;
+    let mut demo = build(narrator)?;
     show_clear(narrator, &demo)?;
     opt_in(narrator, &demo)?;
     show_encrypted(narrator, &demo)?;
@@ -44,6 +49,7 @@ pub(crate) fn run(narrator: &mut Narrator) -> Result<Demo> {
     refuse_the_outsider(narrator, &demo)?;
     rotate_under_load(narrator, &demo)?;
     lose_an_agent(narrator, &demo)?;
+    demo.waypoint = Some(layer7::show(narrator, &demo)?);
     Ok(demo)
 }
 
@@ -62,6 +68,7 @@ fn build(narrator: &mut Narrator) -> Result<Demo> {
         store: mesh.pod("shop/store", "node-2")?,
         visitor: mesh.pod("outside/visitor", "node-1")?,
         web_service: mesh.service("shop/web", 80, NGINX)?,
+        waypoint: None,
         mesh,
     };
     apps::nginx(&demo.web, SECRET)?;
