@@ -299,7 +299,6 @@ impl Flags {
             token_audience: self.token_audience.first().cloned().unwrap_or_default(),
             trust_domain: self.trust_domain.to_string(),
             cluster_id: self.cluster_id.clone(),
-            network: self.network.clone(),
         })
     }
 

@@ -41,9 +41,6 @@ pub struct RunConfig {
     /// Name of the pod.
     #[arg(long, env = "AMBIT_POD_NAME", value_name = "NAME")]
     pub pod_name: String,
-    /// The network that this runs in, as in `Workload.network`; empty for the only one.
-    #[arg(long, env = "AMBIT_NETWORK", default_value = "", value_name = "NAME")]
-    pub network: String,
     /// Identifier of the cluster, as in `Workload.cluster_id`.
     #[arg(long, env = "AMBIT_CLUSTER_ID", default_value = "Kubernetes", value_name = "NAME")]
     pub cluster_id: String,
@@ -111,15 +108,6 @@ pub struct DataPathConfig {
     /// Address and port of the HBONE listener.
     #[arg(long, env = "AMBIT_HBONE_ADDRESS", default_value = "[::]:15008", value_name = "ADDRESS:PORT")]
     pub hbone_address: SocketAddr,
-    /// Port at which node agents of endpoints listen for HBONE.
-    #[arg(
-        long,
-        env = "AMBIT_UPSTREAM_HBONE_PORT",
-        default_value_t = 15008,
-        value_name = "PORT",
-        hide = true
-    )]
-    pub upstream_hbone_port: u16,
     /// Worker threads; 0: one per processor.
     #[arg(long, env = "AMBIT_WORKERS", default_value_t = 0, value_name = "N")]
     pub workers: usize,

@@ -43,8 +43,6 @@ pub struct Common {
     pub trust_domain: String,
     /// The name of the cluster.
     pub cluster_id: String,
-    /// The network.
-    pub network: String,
 }
 
 /// Which Gateway.
@@ -239,7 +237,6 @@ fn container(owner: &Owner<'_>, common: &Common) -> Value {
             { "name": "AMBIT_TOKEN_FILE", "value": "/var/run/secrets/ambit/token" },
             { "name": "AMBIT_TRUST_DOMAIN", "value": common.trust_domain },
             { "name": "AMBIT_CLUSTER_ID", "value": common.cluster_id },
-            { "name": "AMBIT_NETWORK", "value": common.network },
             { "name": "AMBIT_DRAIN_TIMEOUT", "value": format!("{DRAIN_SECONDS}s") },
         ],
         "ports": [
@@ -292,7 +289,6 @@ mod tests {
             token_audience: "ambit-ca".to_owned(),
             trust_domain: "cluster.local".to_owned(),
             cluster_id: "Kubernetes".to_owned(),
-            network: String::new(),
         }
     }
 
