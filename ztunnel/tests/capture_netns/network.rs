@@ -39,6 +39,9 @@ pub(crate) struct Network {
     _files: [File; 2],
 }
 
+/// Each look starts a program: together they take seconds.
+const LINK_LOOKS: u32 = 1000;
+
 impl Network {
     pub(crate) fn new() -> Self {
         let files = [new_namespace(), new_namespace()];
@@ -55,6 +58,11 @@ impl Network {
             ] {
                 run(namespace, &command);
             }
+        }
+        // The kernel tells of a link's carrier a little later; until then there are no routes over it.
+        for namespace in [&network.pod, &network.outside] {
+            let is_up = || run(namespace, "ip -o link show eth0").contains("state UP");
+            assert!((0..LINK_LOOKS).any(|_| is_up()), "the link has no carrier");
         }
         network
     }

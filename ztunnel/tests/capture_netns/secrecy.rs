@@ -27,6 +27,12 @@ impl Tap {
         Self(namespace.run(open).unwrap().unwrap())
     }
 
+    /// Forgets what came so far: before it had its filter it took everything.
+    fn forget(&self) {
+        let mut packet = vec![0; 2048];
+        while recv(self.0.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT).is_ok() {}
+    }
+
     /// The packets seen until one that carries `end`.
     fn until(&self, end: &[u8]) -> Vec<Vec<u8>> {
         let mut seen = Vec::new();
@@ -141,6 +147,7 @@ fn a_packet_socket_does_not_see_the_agents_mark() {
             let tap = Tap::open(&network.pod);
             let secret = marks().socket().get();
             SockRef::from(&tap.0).attach_filter(&only_marked(secret, CONTROL)).unwrap();
+            tap.forget();
 
             let destination = network.outside_address(family, 80);
             let domain = socket2::Domain::for_address(destination);
