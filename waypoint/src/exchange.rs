@@ -2,6 +2,9 @@
 //!
 //! Everything is decided by `ambit_mesh::http` on one snapshot; what is here carries it out. While a
 //! request lasts each new snapshot is asked again, and what is no longer allowed is cut.
+//!
+//! It is long because the way of a request is one: what can be told apart (bodies, headers, replies,
+//! sending) is in modules of its own.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -2,7 +2,7 @@
 //! Service, a Deployment and what goes with them.
 //!
 //! What the objects are is decided in [`desired`]. An object of the same name that is not owned by the Gateway is
-//! somebody else's, and is left alone: the waypoint is then not deployed, and an Event says why.
+//! somebody else's, and is left alone: the waypoint is then not deployed, and the log says why.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
