@@ -1,13 +1,13 @@
 //! A pod and a host outside of it, joined by one link; the agent's listeners; connections.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -153,8 +153,19 @@ impl Agent {
 }
 
 /// Listens on a free or the given port, on all addresses.
+///
+/// A listener that was dropped lives on in a child that another test has forked, until that child
+/// calls exec: its port is free a moment later.
 pub(crate) fn serve(namespace: &NetworkNamespace, port: u16) -> TcpListener {
-    let listener = namespace.run(|| TcpListener::bind(("::", port))).unwrap().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let listener = loop {
+        match namespace.run(|| TcpListener::bind(("::", port))).unwrap() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::yield_now();
+            }
+            bound => break bound.unwrap(),
+        }
+    };
     listener.set_nonblocking(true).unwrap();
     listener
 }
