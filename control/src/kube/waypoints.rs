@@ -208,9 +208,13 @@ async fn class(client: &Client) -> Result<(), Problem> {
         message: "its Gateways are waypoints of this mesh".to_owned(),
     };
     let now = Timestamp::now().to_string();
-    let Some(says) =
-        status::desired(Says::OfItself, &class.data, class.metadata.generation, &[condition], &now)
-    else {
+    let Some(says) = status::desired(
+        Says::OfItself { only: None },
+        &class.data,
+        class.metadata.generation,
+        &[condition],
+        &now,
+    ) else {
         return Ok(());
     };
     let body = json!({

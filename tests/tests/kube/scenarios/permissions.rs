@@ -27,7 +27,8 @@ pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()
     let waypoint = json!({"gatewayClassName": "ambit-waypoint", "listeners": []});
     mesh.place.create(GATEWAYS, json!({"metadata": {"name": "waypoint"}, "spec": waypoint})).await?;
     let ports = json!([{"name": "http", "port": 80}, {"name": "grpc", "port": 81}]);
-    mesh.place.create(SERVICES, json!({"metadata": {"name": "web"}, "spec": {"ports": ports}})).await?;
+    let bound = json!({"name": "web", "labels": {"istio.io/use-waypoint": "waypoint"}});
+    mesh.place.create(SERVICES, json!({"metadata": bound, "spec": {"ports": ports}})).await?;
     for (kind, port) in [(HTTP_ROUTES, 80), (GRPC_ROUTES, 81)] {
         let parent = json!({"group": "", "kind": "Service", "name": "web", "port": port});
         let spec = json!({"parentRefs": [parent], "rules": []});
@@ -72,6 +73,16 @@ pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()
         })
         .await?;
     }
+    until_answered("a status of the Service", SOON, async || {
+        let service = mesh.place.api(SERVICES).get("web").await?;
+        ensure!(
+            service.data["status"]["conditions"][0]["type"] == "istio.io/WaypointBound",
+            "{}",
+            service.data
+        );
+        Ok(())
+    })
+    .await?;
     // Its report and its Lease go when it ends as it is told to.
     control.terminate()?;
     control.process().wait_for_end(SOON)?;

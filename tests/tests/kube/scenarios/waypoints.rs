@@ -14,6 +14,48 @@ use super::mesh::{Mesh, SOON, START, WAYPOINT_IMAGE};
 /// What a waypoint consists of.
 const PARTS: [Kind; 5] = [SERVICE_ACCOUNTS, CONFIG_MAPS, SERVICES, BUDGETS, DEPLOYMENTS];
 
+pub(crate) async fn a_service_says_which_waypoint_it_is_bound_to(mesh: &Mesh<'_>) -> Result<()> {
+    mesh.define_gateway_api().await?;
+    let bound = |name: &str, waypoint: &str| {
+        let ports = json!([{"name": "http", "port": 80}]);
+        let metadata = json!({"name": name, "labels": {"istio.io/use-waypoint": waypoint}});
+        json!({"metadata": metadata, "spec": {"ports": ports}})
+    };
+    for (name, waypoint) in [("web", "waypoint"), ("lost", "missing")] {
+        mesh.place.create(SERVICES, bound(name, waypoint)).await?;
+    }
+    gateway(mesh, "waypoint", "ambit-waypoint").await?;
+    let control = mesh.control("control-a")?;
+    control.ready(START).await?;
+    for (name, status, reason) in
+        [("web", "True", "WaypointAccepted"), ("lost", "False", "WaypointIsNotReady")]
+    {
+        until_answered(format!("the status of {name}"), SOON, async || {
+            let condition = binding(mesh, name).await?.context("it says nothing")?;
+            ensure!(condition["status"] == status && condition["reason"] == reason, "{condition}");
+            Ok(())
+        })
+        .await?;
+    }
+    let label = json!({"metadata": {"labels": {"istio.io/use-waypoint": null}}});
+    mesh.place.merge(SERVICES, "web", label).await?;
+    until_answered("the condition to go", SOON, async || {
+        let left = binding(mesh, "web").await?;
+        ensure!(left.is_none(), "{left:?}");
+        Ok(())
+    })
+    .await?;
+    ensure!(binding(mesh, "lost").await?.is_some(), "that of another Service went too");
+    Ok(())
+}
+
+/// The condition of a Service that says which waypoint it is bound to.
+async fn binding(mesh: &Mesh<'_>, name: &str) -> Result<Option<Value>> {
+    let service = mesh.place.api(SERVICES).get(name).await?;
+    let conditions = service.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    Ok(conditions.into_iter().find(|condition| condition["type"] == "istio.io/WaypointBound"))
+}
+
 pub(crate) async fn a_gateway_is_deployed_and_what_others_made_is_left_alone(mesh: &Mesh<'_>) -> Result<()> {
     mesh.define_gateway_api().await?;
     // Somebody else's, of the name of a waypoint.
