@@ -3,6 +3,7 @@
 pub(crate) mod bulk;
 pub(crate) mod churn;
 pub(crate) mod cold;
+pub(crate) mod h2load;
 pub(crate) mod hold;
 pub(crate) mod idle;
 pub(crate) mod paced;

@@ -9,6 +9,7 @@
 mod cases;
 mod figures;
 mod l4;
+mod l7;
 mod lane;
 mod load;
 mod machine;
@@ -50,6 +51,8 @@ struct Cli {
 enum Suite {
     /// The layer-4 path: two pods on two nodes.
     L4(Box<Settings>),
+    /// The layer-7 path: a Service behind a waypoint.
+    L7(Box<l7::Settings>),
     /// One end of idle connections; a run starts these itself.
     #[command(hide = true)]
     Hold(Hold),
@@ -132,6 +135,7 @@ fn main() -> ExitCode {
             Some(part) => inside(&settings, part),
             None => outside(&settings),
         },
+        Suite::L7(settings) => l7::run(&settings),
         Suite::Hold(hold) => hold::run(&hold),
     };
     match outcome {

@@ -111,6 +111,11 @@ impl Proxy {
         Self { name: name.to_owned(), pid: process.pid(), metrics, _process: None }
     }
 
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Its memory now.
     ///
     /// # Errors

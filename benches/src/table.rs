@@ -53,12 +53,12 @@ fn row((case, metric): (Case, Metric), figures: &[Figure]) -> Vec<String> {
 }
 
 /// A median with its confidence interval.
-fn interval(Estimate { median, low, high }: Estimate) -> String {
+pub(crate) fn interval(Estimate { median, low, high }: Estimate) -> String {
     format!("{} [{}, {}]", number(median), number(low), number(high))
 }
 
 /// Three digits behind the point of what is small, none of what is large.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let digits = match value.abs() {
         at_least if at_least >= 1000.0 => 0,
         at_least if at_least >= 100.0 => 1,
@@ -69,7 +69,7 @@ fn number(value: f64) -> String {
 }
 
 /// Columns under each other: the first `texts` to the left, numbers to the right.
-fn align(rows: &[Vec<String>], texts: usize) -> String {
+pub(crate) fn align(rows: &[Vec<String>], texts: usize) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..columns).map(width).collect();

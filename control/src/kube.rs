@@ -135,16 +135,21 @@ async fn write_while_leading(
             _ = leadership.wait_for(|now| *now == Leadership::Following) => {}
             () = status::run(client.clone(), replica, facts.clone()) => return,
             () = events::run(client.clone(), replica, generations.clone()) => return,
-            () = deploy(client.clone(), deploying.clone(), generations.clone()) => return,
+            () = deploy(client.clone(), replica, deploying.clone(), generations.clone()) => return,
             () = gateway_api::run(client.clone(), generations) => return,
         }
     }
 }
 
 /// Deploys waypoints, where that is wanted.
-async fn deploy(client: Client, deploying: Option<Deploying>, generations: watch::Receiver<Arc<Generation>>) {
+async fn deploy(
+    client: Client,
+    replica: &Replica,
+    deploying: Option<Deploying>,
+    generations: watch::Receiver<Arc<Generation>>,
+) {
     match deploying {
-        Some(deploying) => waypoints::run(client, deploying, generations).await,
+        Some(deploying) => waypoints::run(client, replica, deploying, generations).await,
         None => std::future::pending().await,
     }
 }

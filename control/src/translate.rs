@@ -35,7 +35,7 @@ mod workload;
 pub use conditions::{Condition, Conditions};
 pub use namespaces::Translator;
 pub use peer_authentication::converted as converted_peer_authentication;
-pub use waypoint::ForWaypoints;
+pub use waypoint::{ForWaypoints, WAYPOINT_BOUND};
 
 /// Namespaces in which an object without selector applies to the whole mesh. Istio has one; users
 /// who come from there keep theirs.

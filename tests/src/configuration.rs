@@ -62,6 +62,8 @@ pub struct ServiceObject {
     pub port: (u16, u16),
     /// The label that selects its pods.
     pub selector: (String, String),
+    /// The port's `appProtocol`, where it is declared.
+    pub protocol: Option<&'static str>,
 }
 
 impl Configuration {
@@ -181,6 +183,9 @@ impl ServiceObject {
         );
         let _ = write!(yaml, "  selector:\n    {key}: {value}\n");
         let _ = write!(yaml, "  ports:\n  - port: {port}\n    targetPort: {target}\n    protocol: TCP\n");
+        if let Some(protocol) = self.protocol {
+            let _ = writeln!(yaml, "    appProtocol: {protocol}");
+        }
         if let Some(first) = self.addresses.first() {
             let _ = write!(yaml, "  clusterIP: {}\n  clusterIPs:\n", quoted(first));
         }

@@ -107,6 +107,11 @@ impl Gate {
         self.faults.set_delay(delay);
     }
 
+    /// From now on what may be done here is taken away: requests come too late.
+    pub fn dismiss(&self) {
+        self.faults.dismiss();
+    }
+
     /// Everything that has passed, in order.
     pub fn passed(&self) -> Vec<Passed> {
         self.faults.passed()

@@ -32,9 +32,9 @@ pub struct Settings {
     pub capture: &'static str,
     /// A plugged-in certificate authority, instead of control's own.
     pub ca_directory: Option<PathBuf>,
-    /// Worker threads of an agent; 0: one per processor.
+    /// Worker threads of an agent and of a waypoint; 0: one per processor.
     pub workers: usize,
-    /// What becomes of an agent's log.
+    /// What becomes of the logs of agents and waypoints.
     pub agent_log: AgentLog,
     /// How agents find pods.
     pub finding: Finding,
@@ -90,6 +90,7 @@ pub const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 /// The mesh.
 #[derive(Debug)]
 pub struct Mesh {
+    settings: Settings,
     fabric: Fabric,
     nodes: BTreeMap<String, Node>,
     agents: BTreeMap<String, Agent>,
@@ -163,6 +164,7 @@ impl Mesh {
             nodes.insert(name.to_owned(), node);
         }
         Ok(Self {
+            settings,
             fabric,
             nodes,
             agents,
@@ -331,6 +333,25 @@ impl Mesh {
         target: u16,
         selector: (&str, &str),
     ) -> Result<Service> {
+        self.service_with(name, (port, target), selector, None)
+    }
+
+    /// A Service of the pods with label `app: <name>` whose port is declared to speak HTTP.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn http_service(&self, name: &str, port: u16, target: u16) -> Result<Service> {
+        let app = name.split_once('/').map_or(name, |(_, short)| short);
+        self.service_with(name, (port, target), ("app", app), Some("http"))
+    }
+
+    fn service_with(
+        &self,
+        name: &str,
+        (port, target): (u16, u16),
+        selector: (&str, &str),
+        protocol: Option<&'static str>,
+    ) -> Result<Service> {
         let (namespace, short) = name.split_once('/').context("a service is named namespace/name")?;
         let number = self.services.fetch_add(1, Ordering::Relaxed);
         let service = Service {
@@ -344,6 +365,7 @@ impl Mesh {
             addresses: vec![service.v4.into(), service.v6.into()],
             port: (port, target),
             selector: (selector.0.to_owned(), selector.1.to_owned()),
+            protocol,
         })?;
         Ok(service)
     }
@@ -453,6 +475,11 @@ impl Mesh {
     /// The configuration directory.
     pub fn configuration(&self) -> &Configuration {
         &self.configuration
+    }
+
+    /// How the programs differ from the usual ones.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Control.

@@ -1,5 +1,6 @@
 //! A waypoint under test: the program in a pod of its own, which no agent captures.
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,10 +13,10 @@ use crate::control::{root_certificate_path, waypoint_token_path};
 use crate::http;
 use crate::log::Log;
 use crate::mesh::fabric::{CONTROL, Families};
-use crate::mesh::{DATAPLANE_MODE, Mesh};
+use crate::mesh::{AgentLog, DATAPLANE_MODE, Mesh, Settings};
 use crate::pod::Pod;
 use crate::process::{LOG_LEVELS, Process};
-use crate::sandbox;
+use crate::sandbox::{self, WORK};
 use crate::wait::{self, SOON};
 
 /// By which a Gateway's pods are found.
@@ -29,6 +30,7 @@ const HBONE: u16 = 15008;
 pub struct Waypoint {
     pod: Pod,
     gateway: String,
+    settings: Settings,
     process: Mutex<Option<Process>>,
 }
 
@@ -62,7 +64,8 @@ impl Mesh {
             object.service_account = gateway.to_owned();
             object.ready = false;
         })?;
-        Ok(Waypoint { pod, gateway: gateway.to_owned(), process: Mutex::default() })
+        let settings = self.settings().clone();
+        Ok(Waypoint { pod, gateway: gateway.to_owned(), settings, process: Mutex::default() })
     }
 
     /// Starts an instance, waits until it is ready, and says so of its pod.
@@ -95,8 +98,18 @@ impl Waypoint {
             .arg("--token-file")
             .arg(token)
             .args(["--drain-timeout", "5s"])
-            .args(["--log-format", "json", "--log-level", LOG_LEVELS]);
-        *self.slot() = Some(Process::start(format!("waypoint {}", object.name), &mut command)?);
+            .args(["--workers", &self.settings.workers.to_string()]);
+        let name = format!("waypoint {}", object.name);
+        let process = match self.settings.agent_log {
+            AgentLog::Kept => {
+                Process::start(name, command.args(["--log-format", "json", "--log-level", LOG_LEVELS]))?
+            }
+            AgentLog::Written => {
+                let file = Path::new(WORK).join(format!("{}.waypoint.log", object.name));
+                Process::start_writing_to(&file, name, &mut command)?
+            }
+        };
+        *self.slot() = Some(process);
         Ok(())
     }
 
@@ -110,6 +123,14 @@ impl Waypoint {
             http::get(self.pod.namespace(), 15021, "/healthz/ready")
         })
         .map(drop)
+    }
+
+    /// The number of its process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.slot().as_ref().context("the waypoint does not run")?.pid())
     }
 
     /// Its pod.

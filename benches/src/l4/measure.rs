@@ -92,7 +92,7 @@ fn load<'a>(lane: &'a Lane, to: &[Ipv4Addr], direction: Direction) -> Bulk<'a> {
 }
 
 fn requests(lane: &Lane, open: u32, seconds: u32) -> Result<Vec<Reading>> {
-    let work = || wrk::run(lane, open, Connections::Kept, seconds);
+    let work = || wrk::run(&lane.client, lane.server.at(NGINX), open, Connections::Kept, seconds);
     let (made, cpu) = watched(lane, |_| u64::from(open), work)?;
     let readings = [
         Reading::new(Metric::Requests, made.per_second()),
@@ -116,7 +116,8 @@ fn paced(lane: &Lane, pace: Pace, seconds: u32) -> Result<Vec<Reading>> {
 }
 
 fn warm(lane: &Lane, seconds: u32) -> Result<Vec<Reading>> {
-    let work = || wrk::run(lane, AT_ONCE, Connections::ClosedAfterEach, seconds);
+    let work =
+        || wrk::run(&lane.client, lane.server.at(NGINX), AT_ONCE, Connections::ClosedAfterEach, seconds);
     let (made, cpu) = watched(lane, |made| made.requests, work)?;
     let readings = [Reading::new(Metric::Connections, made.per_second())];
     Ok(with_cpu(readings, Metric::CpuPerTenThousand, cpu, made.requests as f64 / 1e4))

@@ -36,6 +36,7 @@ impl<'a> Churn<'a> {
             addresses: vec![IpAddr::from([10, 96, 0, 250])],
             port: (80, 8080),
             selector: ("churns".to_owned(), "yes".to_owned()),
+            protocol: None,
         })?;
         let pods: Vec<PodObject> = (0..PODS).map(pod).collect();
         pods.iter().try_for_each(|pod| mesh.configuration().pod(pod))?;

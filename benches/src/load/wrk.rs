@@ -1,14 +1,15 @@
 //! HTTP requests, by wrk: as many as each connection can make one after the other.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
-use ambit_tests::apps::NGINX;
+use ambit_tests::pod::Pod;
 use ambit_tests::sandbox::WORK;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::lane::{Lane, expect_whole_answers};
+use crate::lane::expect_whole_answers;
 
 /// Whether a connection serves more than one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +40,16 @@ impl Requests {
 ///
 /// # Errors
 /// When wrk fails, or any request does.
-pub(crate) fn run(lane: &Lane, open: u32, connections: Connections, seconds: u32) -> Result<Requests> {
+pub(crate) fn run(
+    client: &Pod,
+    to: SocketAddr,
+    open: u32,
+    connections: Connections,
+    seconds: u32,
+) -> Result<Requests> {
     let script = Path::new(WORK).join("wrk.lua");
     fs::write(&script, SCRIPT)?;
-    let mut command = lane.client.command("wrk");
+    let mut command = client.command("wrk");
     command
         .args(["--threads", "1", "--connections", &open.to_string(), "--duration", &format!("{seconds}s")])
         // A machine that is busy for a moment makes a slow answer, not a wrong one.
@@ -51,9 +58,9 @@ pub(crate) fn run(lane: &Lane, open: u32, connections: Connections, seconds: u32
     if connections == Connections::ClosedAfterEach {
         command.args(["--header", "Connection: close"]);
     }
-    command.arg(format!("http://{}/", lane.server.at(NGINX)));
+    command.arg(format!("http://{to}/"));
     let counted = parse(&ambit_tests::process::succeed(&mut command)?)?;
-    let answer = answer_octets(lane, connections)?;
+    let answer = answer_octets(client, to, connections)?;
     expect_whole_answers(counted.requests, counted.bytes, answer, u64::from(open))?;
     Ok(counted)
 }
@@ -79,15 +86,15 @@ fn parse(output: &str) -> Result<Requests> {
 }
 
 /// Octets of one right answer, its head included.
-fn answer_octets(lane: &Lane, connections: Connections) -> Result<u64> {
-    let url = format!("http://{}/", lane.server.at(NGINX));
+fn answer_octets(client: &Pod, to: SocketAddr, connections: Connections) -> Result<u64> {
+    let url = format!("http://{to}/");
     let close: &[&str] = match connections {
         Connections::Kept => &[],
         Connections::ClosedAfterEach => &["--header", "Connection: close"],
     };
     let common = ["--silent", "--show-error", "--fail", "--noproxy", "*", "--max-time", "10"];
     let format = ["--output", "/dev/null", "--write-out", "%{size_header} %{size_download}", &url];
-    let text = lane.client.run("curl", &[&common[..], close, &format].concat())?;
+    let text = client.run("curl", &[&common[..], close, &format].concat())?;
     text.split(' ').map(|size| size.parse::<u64>().with_context(|| format!("curl printed {text:?}"))).sum()
 }
 

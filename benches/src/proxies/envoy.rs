@@ -17,10 +17,12 @@ use super::redirect::{self, OUTBOUND, PROXY_USER};
 use super::{Metrics, Proxies, Proxy};
 use crate::pin::{End, Processors};
 
-mod configuration;
+pub(crate) mod configuration;
 
-const ADMIN: u16 = 15000;
-const HBONE: u16 = 15008;
+pub(crate) const ADMIN: u16 = 15000;
+pub(crate) const HBONE: u16 = 15008;
+/// Where Envoy tells its counters.
+pub(crate) const METRICS: &str = "/stats/prometheus";
 
 /// Starts both.
 ///
@@ -33,7 +35,7 @@ pub(crate) fn start((client, server): (&Pod, &Pod), workers: u16, processors: Pr
     let server_end = OneEnd { pod: server, port: HBONE, workers };
     let start_server = || {
         server_end.start(
-            &configuration::server(&server_end.credentials(&authority)?),
+            json!({ "static_resources": configuration::server(&server_end.credentials(&authority)?) }),
             (
                 "envoy_http_downstream_rq_xx",
                 &["envoy_response_code_class=\"2\"", "envoy_http_conn_manager_prefix=\"hbone\""],
@@ -42,7 +44,7 @@ pub(crate) fn start((client, server): (&Pod, &Pod), workers: u16, processors: Pr
     };
     let start_client = || {
         client_end.start(
-            &configuration::client(&client_end.credentials(&authority)?, &server.identity()),
+            json!({ "static_resources": configuration::client(&client_end.credentials(&authority)?, &server.identity()) }),
             ("envoy_cluster_upstream_rq_total", &["envoy_cluster_name=\"hbone\""]),
         )
     };
@@ -72,17 +74,19 @@ pub(crate) fn expect_equal_cryptography(proxies: &Proxies) -> Result<()> {
 }
 
 /// The first choice of Ambit's agents.
-const KEY_EXCHANGE: &str = "X25519MLKEM768";
+pub(crate) const KEY_EXCHANGE: &str = "X25519MLKEM768";
 
-/// One end.
-struct OneEnd<'a> {
-    pod: &'a Pod,
-    port: u16,
-    workers: u16,
+/// One Envoy.
+pub(crate) struct OneEnd<'a> {
+    /// The pod that it runs in.
+    pub(crate) pod: &'a Pod,
+    /// The port by which it is known to serve.
+    pub(crate) port: u16,
+    pub(crate) workers: u16,
 }
 
 /// Files with what an end shows and trusts.
-struct Credentials {
+pub(crate) struct Credentials {
     certificate: PathBuf,
     key: PathBuf,
     root: PathBuf,
@@ -93,7 +97,11 @@ impl OneEnd<'_> {
         Path::new(WORK).join(format!("{}.envoy.{kind}", self.pod.namespace().name()))
     }
 
-    fn credentials(&self, authority: &Authority) -> Result<Credentials> {
+    /// Has a certificate for the pod's identity written to files.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn credentials(&self, authority: &Authority) -> Result<Credentials> {
         let issued = authority.issue(&self.pod.identity(), Validity::Current)?;
         let files = Credentials {
             certificate: self.file("certificate.pem"),
@@ -106,11 +114,17 @@ impl OneEnd<'_> {
         Ok(files)
     }
 
-    fn start(&self, resources: &Value, carried: (&'static str, &'static [&'static str])) -> Result<Proxy> {
-        let configuration = json!({
-            "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": ADMIN } } },
-            "static_resources": resources,
-        });
+    /// Starts it with a bootstrap configuration, to which its admin interface is added.
+    ///
+    /// # Errors
+    /// When it does not serve in time.
+    pub(crate) fn start(
+        &self,
+        mut configuration: Value,
+        carried: (&'static str, &'static [&'static str]),
+    ) -> Result<Proxy> {
+        configuration["admin"] =
+            json!({ "address": { "socket_address": { "address": "127.0.0.1", "port_value": ADMIN } } });
         fs::write(self.file("json"), configuration.to_string())?;
         let name = format!("envoy in {}", self.pod.namespace().name());
         let mut command = self.pod.command("setpriv");
@@ -126,12 +140,8 @@ impl OneEnd<'_> {
             ensure!(process.is_running(), "it has ended: {}", self.log()?);
             namespace.listens_on(self.port)
         })?;
-        let metrics = Metrics {
-            namespace: namespace.clone(),
-            page: (ADMIN, "/stats/prometheus"),
-            carried,
-            passed: carried,
-        };
+        let metrics =
+            Metrics { namespace: namespace.clone(), page: (ADMIN, METRICS), carried, passed: carried };
         Ok(Proxy::own(&name, process, metrics))
     }
 

@@ -69,27 +69,35 @@ pub async fn run(client: Client, replica: &Replica, mut generations: watch::Rece
 
 /// Tells one; says when the next may follow.
 async fn tell(client: &Client, replica: &Replica, telling: Telling, plan: &mut Plan) -> Instant {
+    let Err(error) = create(client, replica, &telling).await else { return Instant::now() };
+    let object = &telling.key;
+    tracing::warn!(%object, error, "cannot write an Event: check the API server and our Role");
+    plan.on_failure(telling);
+    Instant::now() + RETRY_AFTER
+}
+
+/// Writes an Event, which is there once however often it is told.
+///
+/// # Errors
+/// When the API server does not take it.
+pub async fn create(client: &Client, replica: &Replica, telling: &Telling) -> Result<(), String> {
     let events: Api<Event> = Api::namespaced(client.clone(), telling.namespace());
-    let now = Instant::now();
     let event = telling.event(&replica.name, Timestamp::now());
     let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     let problem = match timeout(REQUEST_DEADLINE, events.create(&parameters, &event)).await {
         Ok(Ok(_)) => {
             counter!("ambit_control_events_total", "result" => "told").increment(1);
-            return now;
+            return Ok(());
         }
         // It was told before, by us or by another replica.
-        Ok(Err(Error::Api(status))) if status.code == 409 => return now,
+        Ok(Err(Error::Api(status))) if status.code == 409 => return Ok(()),
         // The namespace is gone, or going: nobody will look there.
-        Ok(Err(Error::Api(status))) if status.code == 404 || is_terminating(&status) => return now,
+        Ok(Err(Error::Api(status))) if status.code == 404 || is_terminating(&status) => return Ok(()),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "no answer in time".to_owned(),
     };
     counter!("ambit_control_events_total", "result" => "failed").increment(1);
-    let (object, error) = (&telling.key, problem);
-    tracing::warn!(%object, error, "cannot write an Event: check the API server and our Role");
-    plan.on_failure(telling);
-    Instant::now() + RETRY_AFTER
+    Err(problem)
 }
 
 fn is_terminating(status: &kube::core::Status) -> bool {

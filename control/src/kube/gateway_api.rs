@@ -1,4 +1,5 @@
-//! The statuses of the Gateway API's objects, written by the replica that leads.
+//! The statuses of the Gateway API's objects, and of Services that are bound to waypoints, written by the replica
+//! that leads.
 //!
 //! What they say was decided when they were translated, and how it stands beside what other controllers say is
 //! decided in [`status`]; here is the API server. An object is read before its status is written, and written only
@@ -20,7 +21,7 @@ use super::FIELD_MANAGER;
 use crate::inputs::Entry;
 use crate::objects::{Kind, KnownKind, Object, ObjectKey};
 use crate::publish::Generation;
-use crate::translate::Condition;
+use crate::translate::{Condition, WAYPOINT_BOUND};
 use status::{Says, desired};
 
 pub mod status;
@@ -61,7 +62,7 @@ pub async fn run(client: Client, mut generations: watch::Receiver<Arc<Generation
                 Ok(()) => drop(written.insert(key, said)),
                 Err(problem) => {
                     counter!("ambit_control_status_writes_total", "result" => "failed").increment(1);
-                    tracing::warn!(object = %key, problem, "cannot write a status: check the API server and our Role");
+                    tracing::warn!(object = %key, problem = problem.message, "cannot write a status: check the API server and our Role");
                     again = again.min(Instant::now() + RETRY_AFTER);
                 }
             }
@@ -87,6 +88,12 @@ fn wanted(generation: &Generation) -> BTreeMap<ObjectKey, Said> {
     let conditions = &generation.translated.conditions.0;
     let of = |key: &ObjectKey, entry: &Entry| {
         let object = entry.object()?;
+        if let Object::Service(service) = object {
+            let said = conditions.get(key).cloned().unwrap_or_default();
+            // A Service that was bound once may still say so.
+            let concerns_us = !said.is_empty() || service.has_condition(WAYPOINT_BOUND);
+            return concerns_us.then(|| (key.clone(), (None, said)));
+        }
         let metadata = if let Object::Gateway(gateway) = object {
             &gateway.metadata
         } else if let Object::HttpRoute(route) = object {
@@ -106,36 +113,60 @@ async fn write(
     key: &ObjectKey,
     generation: Option<i64>,
     conditions: &[Condition],
-) -> Result<(), String> {
+) -> Result<(), Problem> {
     let Kind::Known(kind) = key.kind else { return Ok(()) };
     let namespace = key.namespace.as_deref().unwrap_or_default();
     let gvk = GroupVersionKind::gvk(kind.group(), "v1", kind.name());
     let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let Some(there) = answered(api.get_opt(&key.name)).await? else { return Ok(()) };
-    let says = if kind == KnownKind::Gateway { Says::OfItself } else { Says::OfParents { namespace } };
+    let says = if kind == KnownKind::Gateway {
+        Says::OfItself { only: None }
+    } else if kind == KnownKind::Service {
+        Says::OfItself { only: Some(WAYPOINT_BOUND) }
+    } else {
+        Says::OfParents { namespace }
+    };
     let now = Timestamp::now().to_string();
     let Some(status) = desired(says, &there.data, generation, conditions, &now) else { return Ok(()) };
-    let body = json!({
+    let mut body = json!({
         "apiVersion": resource.api_version,
         "kind": resource.kind,
-        "metadata": {
-            "name": &*key.name,
-            "namespace": namespace,
-            "uid": there.metadata.uid,
-            "resourceVersion": there.metadata.resource_version,
-        },
+        "metadata": {"name": &*key.name, "namespace": namespace, "uid": there.metadata.uid},
         "status": status,
     });
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    answered(api.patch_status(&key.name, &parameters, &Patch::Apply(&body))).await?;
-    counter!("ambit_control_status_writes_total", "result" => "written").increment(1);
+    let result = if kind == KnownKind::Service {
+        // A condition that another mesh writes too stays that mesh's: two would overwrite each other for ever.
+        let parameters = PatchParams::apply(FIELD_MANAGER);
+        match answered(api.patch_status(&key.name, &parameters, &Patch::Apply(&body))).await {
+            Err(Problem { code: Some(409), .. }) => "of_another",
+            answer => answer.map(|_| "written")?,
+        }
+    } else {
+        // Lists that controllers share are written whole, so only as they were read.
+        body["metadata"]["resourceVersion"] = json!(there.metadata.resource_version);
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        answered(api.patch_status(&key.name, &parameters, &Patch::Apply(&body))).await?;
+        "written"
+    };
+    counter!("ambit_control_status_writes_total", "result" => result).increment(1);
     Ok(())
 }
 
-async fn answered<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
+/// Why a request failed.
+#[derive(Debug)]
+struct Problem {
+    /// The status that the API server answered with, if it did.
+    code: Option<u16>,
+    message: String,
+}
+
+async fn answered<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, Problem> {
     match timeout(REQUEST_DEADLINE, request).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err("no answer in time".to_owned()),
+        Ok(answer) => answer.map_err(|error| {
+            let code = if let Error::Api(status) = &error { Some(status.code) } else { None };
+            Problem { code, message: error.to_string() }
+        }),
+        Err(_) => Err(Problem { code: None, message: "no answer in time".to_owned() }),
     }
 }

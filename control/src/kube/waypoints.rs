@@ -2,7 +2,8 @@
 //! Service, a Deployment and what goes with them.
 //!
 //! What the objects are is decided in [`desired`]. An object of the same name that is not owned by the Gateway is
-//! somebody else's, and is left alone: the waypoint is then not deployed, and the log says why.
+//! somebody else's, and is left alone: the waypoint is then not deployed, and an Event of the Gateway says why. What
+//! users change about them is merged in [`custom`].
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -10,6 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Error};
@@ -18,15 +20,19 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::custom::Patches;
 use self::desired::{Common, Owner, Part, merge};
-use super::FIELD_MANAGER;
+use super::events::plan::{Telling, Weight};
 use super::gateway_api::status::{self, CONTROLLER, Says};
+use super::status::desired::shortened;
+use super::{FIELD_MANAGER, Replica, events};
 use crate::ca::authority::Authority;
-use crate::objects::gateway_api::Gateway;
+use crate::objects::gateway_api::gateway::{Gateway, Parameters};
 use crate::objects::{Object, ObjectKey};
 use crate::publish::Generation;
 use crate::translate::Condition;
 
+pub mod custom;
 pub mod desired;
 
 /// The class of our waypoints.
@@ -67,11 +73,18 @@ enum Problem {
     Api { kind: &'static str, namespace: String, name: String, source: Box<Error> },
     #[error("{kind} {namespace}/{name}: no answer in time")]
     Late { kind: &'static str, namespace: String, name: String },
+    #[error("spec.infrastructure.parametersRef, {kind} {name}: {problem}")]
+    Parameters { kind: String, name: String, problem: String },
 }
 
 /// Deploys until it is dropped, which is when this replica leads no more, or until control has nothing more to
 /// serve.
-pub async fn run(client: Client, deploying: Deploying, mut generations: watch::Receiver<Arc<Generation>>) {
+pub async fn run(
+    client: Client,
+    replica: &Replica,
+    deploying: Deploying,
+    mut generations: watch::Receiver<Arc<Generation>>,
+) {
     let Deploying { common, mut authority } = deploying;
     let mut applied = BTreeMap::<ObjectKey, u64>::new();
     let (mut look_for_class, mut look_at) = (true, Instant::now() + LOOK_EVERY);
@@ -102,6 +115,7 @@ pub async fn run(client: Client, deploying: Deploying, mut generations: watch::R
                     wait = RETRY_AFTER;
                     counter!("ambit_control_waypoints_total", "result" => "failed").increment(1);
                     tracing::warn!(gateway = %key, %problem, "the waypoint cannot be deployed");
+                    tell(&client, replica, key, gateway, &problem).await;
                 }
             }
         }
@@ -145,6 +159,21 @@ fn stamp(gateway: &Gateway, common: &Common, roots: &str) -> u64 {
     hasher.finish()
 }
 
+/// Tells the Gateway's owner, who does not read our log. What cannot be told is in the log all the same.
+async fn tell(client: &Client, replica: &Replica, key: &ObjectKey, gateway: &Gateway, problem: &Problem) {
+    let telling = Telling {
+        key: key.clone(),
+        uid: gateway.metadata.uid.as_str().into(),
+        weight: Weight::Warning,
+        reason: "WaypointNotDeployed",
+        action: "Deploy",
+        note: shortened(problem.to_string()),
+    };
+    if let Err(problem) = events::create(client, replica, &telling).await {
+        tracing::warn!(object = %key, problem, "cannot write an Event: check the API server and our Role");
+    }
+}
+
 async fn deploy(
     client: &Client,
     key: &ObjectKey,
@@ -154,18 +183,22 @@ async fn deploy(
 ) -> Result<(), Problem> {
     let namespace = key.namespace.as_deref().unwrap_or_default();
     let owner = Owner { namespace, name: &key.name, uid: &gateway.metadata.uid };
+    let patches = patches(client, namespace, gateway).await?;
     for part in Part::ALL {
         let (group, version, kind, plural) = part.names();
         let resource =
             ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
         let at = Place { kind, namespace, name: owner.name };
-        let object = part.object(&owner, gateway, common, roots);
+        let mut object = part.object(&owner, gateway, common, roots);
+        patches.apply(part, &mut object);
         match at.answered(api.get_opt(owner.name)).await? {
             Some(there) => at.must_be_owned(&there, owner.uid)?,
             None => {
                 let mut first = object.clone();
-                merge(&mut first, part.once().unwrap_or(json!({})));
+                // What is asked for from the beginning is not set to something else first.
+                let asked = std::mem::replace(&mut first, part.once().unwrap_or(json!({})));
+                merge(&mut first, asked);
                 create(&api, &at, first).await?;
             }
         }
@@ -173,6 +206,22 @@ async fn deploy(
         at.answered(api.patch(owner.name, &parameters, &Patch::Apply(&object))).await?;
     }
     Ok(())
+}
+
+/// What the Gateway's parameters change.
+async fn patches(client: &Client, namespace: &str, gateway: &Gateway) -> Result<Patches, Problem> {
+    let Some(Parameters { group, kind, name }) = &gateway.spec.infrastructure.parameters else {
+        return Ok(Patches::default());
+    };
+    let wrong = |problem: String| Problem::Parameters { kind: kind.clone(), name: name.clone(), problem };
+    if !group.is_empty() || kind != "ConfigMap" {
+        return Err(wrong("only a ConfigMap of the Gateway's namespace can be referred to".to_owned()));
+    }
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let at = Place { kind: "ConfigMap", namespace, name };
+    let map = at.answered(api.get_opt(name)).await?;
+    let map = map.ok_or_else(|| wrong(format!("it does not exist in namespace {namespace}")))?;
+    Patches::read(&map.data.unwrap_or_default()).map_err(wrong)
 }
 
 async fn create(api: &Api<DynamicObject>, at: &Place<'_>, object: Value) -> Result<(), Problem> {
@@ -208,9 +257,13 @@ async fn class(client: &Client) -> Result<(), Problem> {
         message: "its Gateways are waypoints of this mesh".to_owned(),
     };
     let now = Timestamp::now().to_string();
-    let Some(says) =
-        status::desired(Says::OfItself, &class.data, class.metadata.generation, &[condition], &now)
-    else {
+    let Some(says) = status::desired(
+        Says::OfItself { only: None },
+        &class.data,
+        class.metadata.generation,
+        &[condition],
+        &now,
+    ) else {
         return Ok(());
     };
     let body = json!({

@@ -15,6 +15,26 @@ pub struct Service {
     /// What was asked for.
     #[serde(default)]
     pub spec: ServiceSpec,
+    /// What is said of it.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub status: ServiceStatus,
+}
+
+/// `status` of a service.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ServiceStatus {
+    /// Which conditions there are.
+    #[serde(deserialize_with = "null_is_default")]
+    pub conditions: Vec<ServiceCondition>,
+}
+
+/// That there is a condition; what it says is not used.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ServiceCondition {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
 }
 
 /// `spec` of a service.
@@ -118,6 +138,11 @@ impl Service {
             }
         }
         addresses
+    }
+
+    /// Whether its status says anything of this type.
+    pub fn has_condition(&self, kind: &str) -> bool {
+        self.status.conditions.iter().any(|condition| condition.kind == kind)
     }
 
     /// Its TCP ports; others are outside the mesh.

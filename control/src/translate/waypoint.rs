@@ -31,7 +31,7 @@ const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
 pub(super) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 /// The condition by which Istio says what a Service is bound to.
-const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
+pub const WAYPOINT_BOUND: &str = "istio.io/WaypointBound";
 
 /// What waypoints learn beside workloads and services.
 #[derive(Clone, Debug, Default)]

@@ -28,7 +28,8 @@ pub struct Passed {
     pub query: String,
     /// The status of the answer.
     pub code: u16,
-    /// Whether it was refused because its namespace is being deleted, in which nobody may create anything.
+    /// Whether it came when its namespace was being deleted, in which nobody may create anything, or when what
+    /// its sender may do was being taken away.
     pub comes_too_late: bool,
 }
 
@@ -47,6 +48,7 @@ struct Settings {
     retry_after: u64,
     delay: Duration,
     hidden: Option<String>,
+    is_dismissed: bool,
     passed: Vec<Passed>,
 }
 
@@ -94,8 +96,14 @@ impl Faults {
         true
     }
 
-    pub(super) fn note(&self, passed: Passed) {
-        self.settings().passed.push(passed);
+    pub(super) fn dismiss(&self) {
+        self.settings().is_dismissed = true;
+    }
+
+    pub(super) fn note(&self, mut passed: Passed) {
+        let mut settings = self.settings();
+        passed.comes_too_late |= settings.is_dismissed;
+        settings.passed.push(passed);
     }
 
     pub(super) fn passed(&self) -> Vec<Passed> {

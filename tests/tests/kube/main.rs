@@ -91,6 +91,8 @@ fn all() -> Vec<Trial> {
         scenarios::uninstalling::the_namespace_of_the_mesh_goes_with_everything,
         scenarios::uninstalling::the_definition_goes_while_control_ends,
         scenarios::waypoints::a_gateway_is_deployed_and_what_others_made_is_left_alone,
+        scenarios::waypoints::what_a_config_map_asks_for_is_deployed,
+        scenarios::waypoints::a_service_says_which_waypoint_it_is_bound_to,
         scenarios::permissions::the_shipped_role_is_used_whole,
     ];
     contract.into_iter().chain(scenarios).collect()

@@ -89,7 +89,7 @@ fn with_bulk(
 pub(super) fn churn(churn: &mut Churn<'_>, lane: &Lane, turn: Turn) -> Result<Vec<Reading>> {
     const OPEN: u32 = 64;
     let requests = || {
-        let work = || wrk::run(lane, OPEN, Connections::Kept, turn.seconds);
+        let work = || wrk::run(&lane.client, lane.server.at(NGINX), OPEN, Connections::Kept, turn.seconds);
         watched(lane, |_| u64::from(OPEN), work).map(|(made, _)| made)
     };
     let before = changes_seen(lane)?;

@@ -105,7 +105,7 @@ pub(super) fn server(credentials: &Credentials) -> Value {
     json!({ "listeners": [listener], "clusters": [cluster] })
 }
 
-fn http2_options() -> Value {
+pub(crate) fn http2_options() -> Value {
     json!({
         "allow_connect": true,
         "max_concurrent_streams": 200,
@@ -116,7 +116,7 @@ fn http2_options() -> Value {
 
 /// BoringSSL prefers AES-128-GCM in TLS 1.3 and offers no setting for it: what was agreed on is
 /// checked by the counters.
-fn tls(credentials: &Credentials, identity: &Value) -> Value {
+pub(crate) fn tls(credentials: &Credentials, identity: &Value) -> Value {
     json!({
         "alpn_protocols": ["h2"],
         "tls_params": {
@@ -135,24 +135,24 @@ fn tls(credentials: &Credentials, identity: &Value) -> Value {
     })
 }
 
-fn access_log(format: &str) -> Value {
+pub(crate) fn access_log(format: &str) -> Value {
     json!([{ "name": "stdout", "typed_config": {
         "@type": kind("extensions.access_loggers.stream.v3.StdoutAccessLog"),
         "log_format": { "text_format_source": { "inline_string": format } },
     } }])
 }
 
-fn unlimited() -> Value {
+pub(crate) fn unlimited() -> Value {
     const MANY: u32 = 1_000_000;
     json!({ "thresholds": [{
         "max_connections": MANY, "max_pending_requests": MANY, "max_requests": MANY, "max_connection_pools": MANY,
     }] })
 }
 
-fn kind(name: &str) -> String {
+pub(crate) fn kind(name: &str) -> String {
     format!("type.googleapis.com/envoy.{name}")
 }
 
-fn address(ip: &str, port: u16) -> Value {
+pub(crate) fn address(ip: &str, port: u16) -> Value {
     json!({ "socket_address": { "address": ip, "port_value": port } })
 }

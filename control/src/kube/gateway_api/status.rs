@@ -10,8 +10,11 @@ pub const CONTROLLER: &str = "ambit.dev/waypoint";
 /// What conditions are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Says<'a> {
-    /// The object: a Gateway.
-    OfItself,
+    /// The object: a Gateway, or a Service.
+    OfItself {
+        /// The one type of which anything is said; it goes where nothing is said of it.
+        only: Option<&'a str>,
+    },
     /// Each of its parents: a route of this namespace.
     OfParents {
         /// The namespace.
@@ -29,19 +32,26 @@ pub fn desired(
     now: &str,
 ) -> Option<Value> {
     match says {
-        Says::OfItself => of_itself(there, generation, conditions, now),
+        Says::OfItself { only } => of_itself(only, there, generation, conditions, now),
         Says::OfParents { namespace } => of_parents(namespace, there, generation, conditions, now),
     }
 }
 
-fn of_itself(there: &Value, generation: Option<i64>, conditions: &[Condition], now: &str) -> Option<Value> {
+fn of_itself(
+    only: Option<&str>,
+    there: &Value,
+    generation: Option<i64>,
+    conditions: &[Condition],
+    now: &str,
+) -> Option<Value> {
     let old = &there["status"]["conditions"];
+    let is_stale = conditions.is_empty() && only.is_some_and(|kind| find(old, kind).is_some());
     let of_object = conditions.iter().filter(|condition| condition.parent.is_none());
     let new: Vec<Value> =
         of_object.map(|condition| written(condition, find(old, condition.kind), generation, now)).collect();
     // Applied types of a list that is kept by type: those of others stay.
     let is_there = new.iter().all(|condition| find(old, text(condition, "type")) == Some(condition));
-    (!is_there).then(|| json!({ "conditions": new }))
+    (!is_there || is_stale).then(|| json!({ "conditions": new }))
 }
 
 fn of_parents(
@@ -172,10 +182,21 @@ mod tests {
     fn a_gateway_says_it_of_itself_and_only_when_it_changes() {
         let conditions = [accepted(None, true)];
         let there = json!({"status": {"conditions": [{"type": "Theirs", "status": "True"}]}});
-        let first = desired(Says::OfItself, &there, Some(1), &conditions, "T1").unwrap();
+        let says = Says::OfItself { only: None };
+        let first = desired(says, &there, Some(1), &conditions, "T1").unwrap();
         assert_eq!(first["conditions"].as_array().unwrap().len(), 1, "only ours are applied");
         let there = json!({"status": {"conditions": [first["conditions"][0], {"type": "Theirs"}]}});
-        assert_eq!(desired(Says::OfItself, &there, Some(1), &conditions, "T2"), None);
-        assert!(desired(Says::OfItself, &there, Some(2), &conditions, "T2").is_some());
+        assert_eq!(desired(says, &there, Some(1), &conditions, "T2"), None);
+        assert!(desired(says, &there, Some(2), &conditions, "T2").is_some());
+    }
+
+    #[test]
+    fn a_service_that_is_bound_no_more_does_not_say_so() {
+        let says = Says::OfItself { only: Some("Accepted") };
+        let bound =
+            json!({"status": {"conditions": [{"type": "Accepted", "status": "True"}, {"type": "Theirs"}]}});
+        assert_eq!(desired(says, &bound, None, &[], "T1"), Some(json!({"conditions": []})));
+        let unbound = json!({"status": {"conditions": [{"type": "Theirs"}]}});
+        assert_eq!(desired(says, &unbound, None, &[], "T1"), None);
     }
 }

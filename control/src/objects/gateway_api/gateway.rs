@@ -46,6 +46,21 @@ pub struct Infrastructure {
     /// Annotations.
     #[serde(deserialize_with = "null_is_default")]
     pub annotations: StringMap,
+    /// The object that changes what it is deployed as.
+    #[serde(rename = "parametersRef")]
+    pub parameters: Option<Parameters>,
+}
+
+/// Where to find what changes the objects of a gateway; in the gateway's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Parameters {
+    /// The API group; empty for the core.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub group: String,
+    /// The kind.
+    pub kind: String,
+    /// The name.
+    pub name: String,
 }
 
 /// A listener.

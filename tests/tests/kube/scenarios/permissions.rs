@@ -2,7 +2,7 @@
 
 use ambit_tests::cluster::crowd::Pod;
 use ambit_tests::cluster::kinds::{
-    DEPLOYMENTS, EVENTS, GATEWAYS, GRPC_ROUTES, HTTP_ROUTES, PEER_AUTHENTICATIONS, POLICIES, SERVICES,
+    DEPLOYMENTS, EVENTS, GATEWAY_CLASSES, GATEWAYS, GRPC_ROUTES, HTTP_ROUTES, PEER_AUTHENTICATIONS, POLICIES, SERVICES,
 };
 use ambit_tests::wait::until_answered;
 use anyhow::{Context, Result, ensure};
@@ -15,6 +15,10 @@ use super::mesh::{Mesh, SOON, START};
 pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()> {
     mesh.define_policies().await?;
     mesh.define_gateway_api().await?;
+    // An installation before may have left it.
+    if mesh.place.api(GATEWAY_CLASSES).get_opt("ambit-waypoint").await?.is_some() {
+        GATEWAY_CLASSES.api(mesh.place.client.clone(), "").delete("ambit-waypoint", &Default::default()).await?;
+    }
     mesh.enrol(true).await?;
     mesh.pods().run_all([Pod::numbered(0)]).await?;
     // Two pods with one address: something that only an Event can tell.
@@ -24,13 +28,16 @@ pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()
     mesh.place.create(POLICIES, json!({"metadata": {"name": "p"}, "spec": deny})).await?;
     let strict = json!({"metadata": {"name": "default"}, "spec": {"mtls": {"mode": "STRICT"}}});
     mesh.place.create(PEER_AUTHENTICATIONS, strict).await?;
-    let waypoint = json!({"gatewayClassName": "ambit-waypoint", "listeners": []});
+    let listener = json!({"name": "mesh", "port": 15008, "protocol": "HBONE"});
+    let waypoint = json!({"gatewayClassName": "ambit-waypoint", "listeners": [listener]});
     mesh.place.create(GATEWAYS, json!({"metadata": {"name": "waypoint"}, "spec": waypoint})).await?;
     let ports = json!([{"name": "http", "port": 80}, {"name": "grpc", "port": 81}]);
-    mesh.place.create(SERVICES, json!({"metadata": {"name": "web"}, "spec": {"ports": ports}})).await?;
+    let bound = json!({"name": "web", "labels": {"istio.io/use-waypoint": "waypoint"}});
+    mesh.place.create(SERVICES, json!({"metadata": bound, "spec": {"ports": ports}})).await?;
     for (kind, port) in [(HTTP_ROUTES, 80), (GRPC_ROUTES, 81)] {
         let parent = json!({"group": "", "kind": "Service", "name": "web", "port": port});
-        let spec = json!({"parentRefs": [parent], "rules": []});
+        let spec =
+            json!({"parentRefs": [parent], "rules": [{"backendRefs": [{"name": "web", "port": port}]}]});
         mesh.place.create(kind, json!({"metadata": {"name": "web"}, "spec": spec})).await?;
     }
     let control = mesh.control("control-a")?;
@@ -72,6 +79,16 @@ pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()
         })
         .await?;
     }
+    until_answered("a status of the Service", SOON, async || {
+        let service = mesh.place.api(SERVICES).get("web").await?;
+        ensure!(
+            service.data["status"]["conditions"][0]["type"] == "istio.io/WaypointBound",
+            "{}",
+            service.data
+        );
+        Ok(())
+    })
+    .await?;
     // Its report and its Lease go when it ends as it is told to.
     control.terminate()?;
     control.process().wait_for_end(SOON)?;

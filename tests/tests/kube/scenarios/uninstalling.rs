@@ -50,6 +50,7 @@ async fn started(mesh: &Mesh<'_>) -> Result<(Control, Observer)> {
 
 /// What control may do, and who it is.
 async fn take_account(mesh: &Mesh<'_>) -> Result<()> {
+    mesh.gate.dismiss();
     let now = DeleteParams::default();
     let bindings = CLUSTER_ROLE_BINDINGS.api(mesh.place.client.clone(), "");
     bindings.delete(&format!("ambit-control-{}", mesh.namespace), &now).await?;

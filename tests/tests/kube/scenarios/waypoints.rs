@@ -1,18 +1,60 @@
 //! Control deploys a waypoint for each Gateway of its class.
 
 use ambit_tests::cluster::kinds::{
-    BUDGETS, CONFIG_MAPS, DEPLOYMENTS, GATEWAY_CLASSES, GATEWAYS, Kind, SERVICE_ACCOUNTS, SERVICES,
+    BUDGETS, CONFIG_MAPS, DEPLOYMENTS, EVENTS, GATEWAY_CLASSES, GATEWAYS, Kind, SERVICE_ACCOUNTS, SERVICES,
 };
 use ambit_tests::wait::until_answered;
 use anyhow::{Context, Result, ensure};
 use kube::ResourceExt;
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, ListParams};
 use serde_json::{Value, json};
 
 use super::mesh::{Mesh, SOON, START, WAYPOINT_IMAGE};
 
 /// What a waypoint consists of.
 const PARTS: [Kind; 5] = [SERVICE_ACCOUNTS, CONFIG_MAPS, SERVICES, BUDGETS, DEPLOYMENTS];
+
+pub(crate) async fn a_service_says_which_waypoint_it_is_bound_to(mesh: &Mesh<'_>) -> Result<()> {
+    mesh.define_gateway_api().await?;
+    let bound = |name: &str, waypoint: &str| {
+        let ports = json!([{"name": "http", "port": 80}]);
+        let metadata = json!({"name": name, "labels": {"istio.io/use-waypoint": waypoint}});
+        json!({"metadata": metadata, "spec": {"ports": ports}})
+    };
+    for (name, waypoint) in [("web", "waypoint"), ("lost", "missing")] {
+        mesh.place.create(SERVICES, bound(name, waypoint)).await?;
+    }
+    gateway(mesh, "waypoint", "ambit-waypoint").await?;
+    let control = mesh.control("control-a")?;
+    control.ready(START).await?;
+    for (name, status, reason) in
+        [("web", "True", "WaypointAccepted"), ("lost", "False", "WaypointIsNotReady")]
+    {
+        until_answered(format!("the status of {name}"), SOON, async || {
+            let condition = binding(mesh, name).await?.context("it says nothing")?;
+            ensure!(condition["status"] == status && condition["reason"] == reason, "{condition}");
+            Ok(())
+        })
+        .await?;
+    }
+    let label = json!({"metadata": {"labels": {"istio.io/use-waypoint": null}}});
+    mesh.place.merge(SERVICES, "web", label).await?;
+    until_answered("the condition to go", SOON, async || {
+        let left = binding(mesh, "web").await?;
+        ensure!(left.is_none(), "{left:?}");
+        Ok(())
+    })
+    .await?;
+    ensure!(binding(mesh, "lost").await?.is_some(), "that of another Service went too");
+    Ok(())
+}
+
+/// The condition of a Service that says which waypoint it is bound to.
+async fn binding(mesh: &Mesh<'_>, name: &str) -> Result<Option<Value>> {
+    let service = mesh.place.api(SERVICES).get(name).await?;
+    let conditions = service.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    Ok(conditions.into_iter().find(|condition| condition["type"] == "istio.io/WaypointBound"))
+}
 
 pub(crate) async fn a_gateway_is_deployed_and_what_others_made_is_left_alone(mesh: &Mesh<'_>) -> Result<()> {
     mesh.define_gateway_api().await?;
@@ -63,6 +105,7 @@ pub(crate) async fn a_gateway_is_deployed_and_what_others_made_is_left_alone(mes
     })
     .await?;
 
+    told(mesh, "taken", "ServiceAccount").await?;
     let account = mesh.place.api(SERVICE_ACCOUNTS).get("taken").await?;
     ensure!(
         account.owner_references().is_empty() && account.labels().contains_key("theirs"),
@@ -72,6 +115,50 @@ pub(crate) async fn a_gateway_is_deployed_and_what_others_made_is_left_alone(mes
         ensure!(mesh.place.api(DEPLOYMENTS).get_opt(name).await?.is_none(), "{name} was deployed");
     }
     Ok(())
+}
+
+pub(crate) async fn what_a_config_map_asks_for_is_deployed(mesh: &Mesh<'_>) -> Result<()> {
+    mesh.define_gateway_api().await?;
+    let parameters = |name: &str| json!({"parametersRef": {"group": "", "kind": "ConfigMap", "name": name}});
+    let patch = "spec: {replicas: 3, template: {spec: {priorityClassName: high, containers: [{name: waypoint, \
+                 resources: {limits: {memory: 2Gi}}}]}}}";
+    let map = json!({"metadata": {"name": "sizes"}, "data": {"deployment": patch}});
+    mesh.place.create(CONFIG_MAPS, map).await?;
+    for (name, map) in [("waypoint", "sizes"), ("lost", "missing")] {
+        gateway(mesh, name, "ambit-waypoint").await?;
+        mesh.place.merge(GATEWAYS, name, json!({"spec": {"infrastructure": parameters(map)}})).await?;
+    }
+    let control = mesh.control("control-a")?;
+    control.ready(START).await?;
+    let deployment = deployed(mesh, DEPLOYMENTS).await?;
+    let spec = &deployment.data["spec"];
+    let pod = &spec["template"]["spec"];
+    ensure!(spec["replicas"] == 3 && pod["priorityClassName"] == "high", "{spec}");
+    let container = &pod["containers"][0];
+    ensure!(container["image"] == WAYPOINT_IMAGE, "{container}");
+    ensure!(container["resources"]["limits"]["memory"] == "2Gi", "{container}");
+    told(mesh, "lost", "ConfigMap missing").await?;
+    ensure!(
+        mesh.place.api(DEPLOYMENTS).get_opt("lost").await?.is_none(),
+        "it was deployed without its sizes"
+    );
+    Ok(())
+}
+
+/// Waits for the Event of a Gateway that was not deployed.
+async fn told(mesh: &Mesh<'_>, gateway: &str, word: &str) -> Result<()> {
+    until_answered(format!("an Event of {gateway}"), SOON, async || {
+        let events = mesh.place.api(EVENTS).list(&ListParams::default()).await?;
+        let is_it = |event: &DynamicObject| {
+            event.data["regarding"]["name"] == gateway
+                && event.data["reason"] == "WaypointNotDeployed"
+                && event.data["note"].as_str().is_some_and(|note| note.contains(word))
+        };
+        ensure!(events.items.iter().any(is_it), "nothing was told");
+        Ok(())
+    })
+    .await
+    .map(drop)
 }
 
 async fn gateway(mesh: &Mesh<'_>, name: &str, class: &str) -> Result<()> {
