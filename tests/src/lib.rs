@@ -16,6 +16,7 @@ pub mod cni;
 pub mod configuration;
 pub mod control;
 pub mod envoy;
+pub mod explain;
 pub mod handover;
 pub mod host_proc;
 pub mod http;

@@ -31,7 +31,7 @@ mod respond;
 mod send;
 
 pub use body::{Body, Sink};
-pub use respond::{Http1Responder, Reply, Responder};
+pub use respond::{Http1Responder, Reply, Responder, grpc_status};
 
 use body::{Broken, pass};
 use respond::AnswerHead;
@@ -71,6 +71,12 @@ impl Request {
     }
 }
 
+/// Leaves of a client's headers what policies and routes see of them. Those of one connection are gone
+/// before.
+pub fn keep_what_counts(headers: &mut HeaderMap) {
+    headers::remove_spoofed(headers);
+}
+
 /// How a request ended, for its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -91,7 +97,7 @@ pub async fn run(
     responder: Responder,
 ) -> End {
     let mut request = request.clone();
-    headers::remove_spoofed(&mut request.headers);
+    keep_what_counts(&mut request.headers);
     let record = RequestRecord::new(worker, caller, &request);
     // The new configurations that count are those after the one that this is decided by.
     let mut snapshots = worker.shared.snapshots.from_now();

@@ -5,8 +5,13 @@ use std::time::Duration;
 
 use ambit_kube::Access;
 use ambit_runtime::config::parse_duration;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use control::inputs::Inputs;
+use http::{HeaderName, HeaderValue, Method};
+
+use crate::configuration::{MeshArgs, ReadError, read_cluster, read_files};
+use crate::explain::{Question, Receiver, Sender, header};
 
 /// The command line of Ambit, a service mesh without sidecars.
 #[derive(Debug, Parser)]
@@ -49,6 +54,14 @@ pub enum Command {
     Check(OutputArgs),
     /// Show what is enrolled, connected, in sync and expiring.
     Status(OutputArgs),
+    /// Say what becomes of something, and by which objects.
+    Explain(ExplainArgs),
+    /// Report what of some files would not be enforced, conflicts, or does nothing where it stands.
+    ///
+    /// Exit status: 0 without an error, 1 with one, 2 where nothing can be read.
+    Lint(LintArgs),
+    /// Test what becomes of requests.
+    Policy(PolicyArgs),
     /// Print the versions of this command and of what the cluster runs.
     Version(VersionArgs),
     /// Write the manifests of an installation as files, for GitOps.
@@ -58,6 +71,162 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
+}
+
+impl Command {
+    /// Whether exit status 1 is an answer, so that what could not be asked needs another.
+    pub fn answers_by_exit_status(&self) -> bool {
+        match self {
+            Self::Explain(_) | Self::Lint(_) | Self::Policy(_) => true,
+            Self::Install(_)
+            | Self::Uninstall(_)
+            | Self::Check(_)
+            | Self::Status(_)
+            | Self::Version(_)
+            | Self::Manifests(_)
+            | Self::Completions { .. } => false,
+        }
+    }
+}
+
+/// Where a configuration is read from.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("source").required(true).args(["dir", "kubernetes"]))]
+pub struct SourceArgs {
+    /// A directory of Kubernetes YAML, or a file; may be repeated.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Vec<PathBuf>,
+    /// The cluster of the kubeconfig.
+    #[arg(long)]
+    pub kubernetes: bool,
+    /// What is known of the mesh.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+}
+
+impl SourceArgs {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it cannot be read at all.
+    pub async fn read(&self, access: &Access) -> Result<Inputs, ReadError> {
+        if self.kubernetes {
+            return read_cluster(access).await;
+        }
+        read_files(&self.dir, self.mesh.as_deployed)
+    }
+}
+
+/// Arguments of `ambit explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// What is to be explained.
+    #[command(subcommand)]
+    pub what: ExplainCommand,
+}
+
+/// What can be explained.
+#[derive(Debug, Subcommand)]
+pub enum ExplainCommand {
+    /// What becomes of a request: waypoint, policies, route, backends and endpoints, or why it is refused.
+    ///
+    /// Exit status: 0 where the request is served (by an application, or by an answer of its route below
+    /// 400), 1 where it is refused, 3 where that is left to chance, 2 where it could not be asked.
+    Request(ExplainRequestArgs),
+}
+
+/// Arguments of `ambit explain request`.
+#[derive(Debug, Args)]
+pub struct ExplainRequestArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Who sends it: NAMESPACE/SERVICEACCOUNT, or NAMESPACE/POD. `sa:` or `pod:` before it says which.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub from: Sender,
+    /// Where to: SERVICE.NAMESPACE[:PORT], ADDRESS[:PORT], or a URL with one of them.
+    #[arg(long, value_name = "RECEIVER")]
+    pub to: Receiver,
+    /// The method.
+    #[arg(long, default_value = "GET", value_name = "METHOD")]
+    pub method: Method,
+    /// Path and query; comes before that of a URL.
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+    /// A header, NAME:VALUE. May be repeated.
+    #[arg(long = "header", short = 'H', value_name = "HEADER", value_parser = header)]
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The Host header, where it differs from what a client makes of the receiver.
+    #[arg(long, value_name = "HOST")]
+    pub authority: Option<String>,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+impl ExplainRequestArgs {
+    /// What is asked.
+    pub fn question(&self) -> Question {
+        Question {
+            from: self.from.clone(),
+            to: self.to.clone(),
+            method: self.method.clone(),
+            target: self.path.clone(),
+            authority: self.authority.clone(),
+            headers: self.headers.clone(),
+        }
+    }
+}
+
+/// Arguments of `ambit lint`.
+#[derive(Debug, Args)]
+pub struct LintArgs {
+    /// Directories of Kubernetes YAML, and files.
+    #[arg(required = true, value_name = "DIR")]
+    pub paths: Vec<PathBuf>,
+    /// Fail also on warnings.
+    #[arg(long)]
+    pub strict: bool,
+    /// What is known of the mesh.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Arguments of `ambit policy`.
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    /// What is to be done.
+    #[command(subcommand)]
+    pub what: PolicyCommand,
+}
+
+/// What can be done with policies.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Run a table of requests with what is expected of each: see docs/policy-tests.md.
+    ///
+    /// Exit status: 0 where all is as expected, 1 where something is not, 2 where it cannot be read.
+    Test(PolicyTestArgs),
+}
+
+/// Arguments of `ambit policy test`.
+#[derive(Debug, Args)]
+pub struct PolicyTestArgs {
+    /// The table.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// A directory of Kubernetes YAML, or a file, in place of the one that the table names; may be repeated.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Vec<PathBuf>,
+    /// What is known of the mesh.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Settings of an installation.

@@ -1,12 +1,17 @@
-//! The command `ambit`: what an administrator does with an installation.
+//! The command `ambit`: what an administrator does with an installation, and what a team
+//! asks of its configuration.
 
 #![warn(missing_docs)]
 
 mod apply;
 pub mod args;
 pub mod check;
+pub mod configuration;
+pub mod explain;
 pub mod install;
+pub mod lint;
 pub mod manifests;
+pub mod policy_test;
 mod rollout;
 pub mod status;
 mod table;

@@ -3,20 +3,27 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use ambit::args::{Cli, Command};
-use ambit::{check, install, manifests, status, uninstall, version};
+use ambit::args::{Cli, Command, ExplainCommand, PolicyCommand};
+use ambit::{check, explain, install, lint, manifests, policy_test, status, uninstall, version};
 use clap::{CommandFactory, Parser};
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    let cli = Cli::parse();
+    match run(&cli) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ambit: {}", with_causes(&*error));
-            ExitCode::FAILURE
+            match cli.command.answers_by_exit_status() {
+                true => ExitCode::from(NOT_ASKED),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }
+
+/// Exit status, where 1 is an answer, of what could not be asked: as of arguments that are wrong.
+const NOT_ASKED: u8 = 2;
 
 fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -27,6 +34,15 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         Command::Check(args) => return Ok(runtime.block_on(check::run(&access, args))?),
         Command::Status(args) => runtime.block_on(status::run(&access, args))?,
         Command::Version(args) => runtime.block_on(version::run(&access, args))?,
+        Command::Explain(args) => {
+            let ExplainCommand::Request(args) = &args.what;
+            return Ok(runtime.block_on(explain::run(&access, args))?);
+        }
+        Command::Lint(args) => return Ok(lint::run(args)?),
+        Command::Policy(args) => {
+            let PolicyCommand::Test(args) = &args.what;
+            return Ok(policy_test::run(args)?);
+        }
         Command::Manifests(args) => manifests::write(&args.form)?,
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "ambit", &mut std::io::stdout());

@@ -14,12 +14,21 @@ pub fn pick<'a, T>(
     weight: impl Fn(&T) -> u32,
     rng: &mut (impl Rng + ?Sized),
 ) -> Option<&'a T> {
+    pick_position(candidates, weight, rng).map(|at| &candidates[at])
+}
+
+/// The position of what [`pick`] would pick.
+pub fn pick_position<T>(
+    candidates: &[T],
+    weight: impl Fn(&T) -> u32,
+    rng: &mut (impl Rng + ?Sized),
+) -> Option<usize> {
     let total: u64 = candidates.iter().map(|candidate| u64::from(weight(candidate))).sum();
     if total == 0 {
         return None;
     }
     let mut left = rng.random_range(0..total);
-    candidates.iter().find(|candidate| {
+    candidates.iter().position(|candidate| {
         let weight = u64::from(weight(candidate));
         let chosen = left < weight;
         left = left.saturating_sub(weight);

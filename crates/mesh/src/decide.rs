@@ -11,7 +11,8 @@ use std::fmt;
 pub use inbound::{InboundDecision, InboundError, InboundRequest, InboundTarget, inbound};
 pub use outbound::{
     Ask, LeftOut, NoEndpoint, OutboundDecision, OutboundError, OutboundRequest, Outcome, Transport, Why,
-    is_waypoint_instance, outbound, outbound_to_service, outbound_to_workload,
+    is_waypoint_instance, outbound, outbound_choices, outbound_to_service, outbound_to_service_choices,
+    outbound_to_workload, outbound_to_workload_choices,
 };
 
 /// Where the proxy takes captured outbound connections, in each pod (Istio's port).

@@ -22,9 +22,12 @@ mod upstream;
 #[cfg(test)]
 mod testing;
 
-pub use authorize::{HttpAllowedBy, HttpDenied, HttpPermit, HttpVerdict, authorize, authorize_connection};
+pub use authorize::{
+    HttpAllowedBy, HttpConsulted, HttpDenied, HttpPermit, HttpVerdict, authorize, authorize_connection,
+    consulted,
+};
 pub use client::{Client, Head};
-pub use decide::{Backend, Decision, Forward, MatchedRoute, Outcome, decide};
+pub use decide::{Backend, Decision, Forward, MatchedRoute, Outcome, decide, decide_by};
 pub use destination::{Destination, NotServed, Place};
 pub use edits::{Edits, HeaderEdit};
 pub use normalize::{Ambiguity, InvalidTarget, Path, normalize};

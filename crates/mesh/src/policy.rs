@@ -15,7 +15,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use authorize::{
-    AllowedBy, Denied, DryRunVerdict, NodeSocket, Permit, Probe, authorize, dry_run, may_be_probe, probe,
+    AllowedBy, Consulted, Denied, DryRunVerdict, NodeSocket, Permit, Probe, authorize, consulted, dry_run,
+    may_be_probe, probe,
 };
 pub(crate) use matching::contains;
 pub use matching::{Connection, Peer};

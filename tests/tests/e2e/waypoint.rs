@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use ambit_tests::agent::Differences;
 use ambit_tests::apps::{self, NGINX};
+use ambit_tests::explain;
 use ambit_tests::mesh::fabric::Families;
 use ambit_tests::mesh::{Mesh, Service};
-use ambit_tests::pod::Pod;
+use ambit_tests::pod::{Fetched, Pod};
 use ambit_tests::wait::{self, SOON};
 use ambit_tests::waypoint::Waypoint;
 use anyhow::{Context, Result, ensure};
@@ -51,7 +52,7 @@ impl Shop {
         let waypoint = shop.mesh.waypoint("waypoint", "shop/waypoint-a", "n2")?;
         shop.mesh.start()?;
         shop.mesh.start_waypoint(&waypoint)?;
-        wait::until("the shop to be reached", SOON, || shop.client.get(shop.web.v4())?.expect_ok())?;
+        wait::until("the shop to be reached", SOON, || shop.ask(&shop.client, "/", &[])?.expect_ok())?;
         Ok((shop, waypoint))
     }
 
@@ -74,6 +75,19 @@ impl Shop {
                  namespace: shop\nspec:\n{spec}"
             ),
         )
+    }
+
+    /// A request, of which `ambit explain` has to say what became of it.
+    fn ask(&self, from: &Pod, path: &str, headers: &[(&str, &str)]) -> Result<Fetched> {
+        let url = self.url(path);
+        let headers_of_curl: Vec<String> =
+            headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let mut arguments = vec!["--path-as-is"];
+        headers_of_curl.iter().for_each(|header| arguments.extend(["-H", header]));
+        let fetched = from.curl_with(&arguments, &url)?;
+        let backend = fetched.status.filter(|status| *status == 200).map(|_| format!("web-{}", fetched.body));
+        explain::check(&self.mesh, from, ("GET", &url), headers, fetched.status, backend.as_deref())?;
+        Ok(fetched)
     }
 
     fn url(&self, path: &str) -> String {
@@ -147,8 +161,7 @@ fn weighted(v1: u32, v2: u32) -> String {
 pub(crate) fn a_canary_is_shifted_without_an_error() -> Result<()> {
     let (shop, waypoint) = Shop::open()?;
     shop.route(&weighted(90, 10))?;
-    let picked =
-        || shop.client.curl_with(&["-H", "X-Version: v2"], &shop.url("/"))?.expect_body("v2").map(drop);
+    let picked = || shop.ask(&shop.client, "/", &[("X-Version", "v2")])?.expect_body("v2").map(drop);
     wait::until("the route to be in force", SOON, || {
         // Both versions serve without a route: ten in a row are the route.
         (0..10).try_for_each(|_| picked())
@@ -179,7 +192,7 @@ pub(crate) fn a_canary_is_shifted_without_an_error() -> Result<()> {
             wait::until("the canary to have everything", SOON, || {
                 let answers = shop.answers(50)?;
                 ensure!(answers.keys().eq(["v2"]), "{answers:?}");
-                Ok(())
+                shop.ask(&shop.client, "/", &[]).map(drop)
             })
         })();
         done.store(true, Ordering::Relaxed);
@@ -205,7 +218,7 @@ const NO_ADMIN: &str = "  targetRefs:\n  - group: \"\"\n    kind: Service\n    n
 
 pub(crate) fn a_path_is_refused_for_one_identity_and_the_log_says_why() -> Result<()> {
     let (shop, waypoint) = Shop::open()?;
-    let from = |pod: &Pod, path: &str| pod.curl(&shop.url(path));
+    let from = |pod: &Pod, path: &str| shop.ask(pod, path, &[]);
     from(&shop.client, "/admin")?.expect_ok()?;
     let mut open = Connection::open(&shop.client, shop.web.v4())?;
     ensure!(open.get("/admin/x")?.0 == 200, "nothing forbids it so far");
@@ -231,7 +244,7 @@ pub(crate) fn a_path_is_refused_for_one_identity_and_the_log_says_why() -> Resul
 
     // The same path in other words.
     for path in ["/admin%2fx", "/%61dmin/x", "//admin", "/x/../admin"] {
-        let fetched = shop.client.curl_with(&["--path-as-is"], &shop.url(path))?;
+        let fetched = from(&shop.client, path)?;
         ensure!(matches!(fetched.status, Some(400 | 403)), "{path}: {fetched:?}");
     }
     shop.mesh.withdraw("policy.yaml")?;
@@ -247,9 +260,15 @@ pub(crate) fn without_its_waypoint_a_service_is_refused() -> Result<()> {
             shop.client.get(shop.web.v4())?.expect_refused()
         })
     };
+    let explained = |what: &str| {
+        wait::until(format!("requests to be refused {what}, as explained"), SOON, || {
+            shop.ask(&shop.client, "/", &[])?.expect_refused()
+        })
+    };
     let agent = shop.mesh.agent("n1");
     let at = agent.log_position()?;
     refused("before the waypoint is ready")?;
+    explained("before the waypoint is ready")?;
     let record = agent.wait_for_access(at, |record| record.text("error").is_some())?;
     ensure!(record.expect("error")?.contains("waypoint"), "{record:?}");
     shop.mesh.start_waypoint(&waypoint)?;
@@ -257,9 +276,9 @@ pub(crate) fn without_its_waypoint_a_service_is_refused() -> Result<()> {
     waypoint.kill()?;
     refused("when it has crashed")?;
     shop.mesh.change_pod(waypoint.pod(), |object| object.ready = false)?;
-    refused("when it is not ready")?;
+    explained("when it is not ready")?;
     shop.mesh.use_waypoint("shop", None)?;
-    wait::until("the shop to be reached directly", SOON, || shop.client.get(shop.web.v4())?.expect_ok())
+    wait::until("the shop to be reached directly", SOON, || shop.ask(&shop.client, "/", &[])?.expect_ok())
         .map(drop)
 }
 
@@ -269,8 +288,9 @@ pub(crate) fn a_policy_of_the_workload_that_names_the_client_holds_behind_a_wayp
         "  selector:\n    matchLabels:\n      serves: web\n  action: ALLOW\n  rules:\n  - from:\n    - source:\n        \
          principals: [cluster.local/ns/shop/sa/client]\n",
     )?;
+    shop.ask(&shop.client, "/", &[])?.expect_ok()?;
     wait::until("the other client to be refused", SOON, || {
-        let fetched = shop.other.get(shop.web.v4())?;
+        let fetched = shop.ask(&shop.other, "/", &[])?;
         ensure!(fetched.status != Some(200), "{fetched:?}");
         Ok(())
     })?;

@@ -25,7 +25,21 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("ztunnel", LIBRARIES),
     ("waypoint", LIBRARIES),
     ("control", LIBRARIES),
-    ("ambit", LIBRARIES),
+    ("ambit", COMMAND),
+];
+
+/// The command answers for control and the waypoint, by the very functions that they run: a copy would come
+/// to disagree.
+const COMMAND: &[&str] = &[
+    "ambit-mesh",
+    "ambit-proto",
+    "ambit-xds",
+    "ambit-hbone",
+    "ambit-identity",
+    "ambit-kube",
+    "ambit-runtime",
+    "control",
+    "waypoint",
 ];
 
 const LIBRARIES: &[&str] = &[

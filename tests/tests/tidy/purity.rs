@@ -7,6 +7,8 @@ use crate::tree::{Part, Source, root, sources};
 /// Files and directories that are pure, from the root of the workspace.
 const PURE: &[&str] = &[
     "crates/mesh/src/",
+    "crates/cli/src/configuration/",
+    "crates/cli/src/explain/",
     "crates/hbone/src/codec.rs",
     "crates/hbone/src/codec/",
     "crates/hbone/src/hpack.rs",

@@ -225,7 +225,7 @@ impl Sink {
 }
 
 /// gRPC's own mapping of HTTP statuses (doc/http-grpc-status-mapping.md).
-fn grpc_status(status: StatusCode) -> u16 {
+pub fn grpc_status(status: StatusCode) -> u16 {
     match status.as_u16() {
         400 => 13,
         401 => 16,

@@ -5,6 +5,7 @@
 
 mod endpoint;
 mod error;
+mod picker;
 mod waypoint;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use rand::Rng;
 pub use error::{Ask, LeftOut, NoEndpoint, OutboundError, Outcome};
 
 use self::endpoint::{Chosen, Wanted, choose};
+use self::picker::{ByChance, InTurn, Picker};
 use super::{HBONE_PORT, is_own_port};
 use crate::address::{GatewayAddress, NetworkAddress, canonical_socket};
 use crate::identity::IdentitySet;
@@ -95,21 +97,18 @@ pub fn outbound(
     request: &OutboundRequest<'_>,
     rng: &mut (impl Rng + ?Sized),
 ) -> Result<OutboundDecision, Outcome> {
-    let destination = canonical_socket(request.destination);
-    // Loopback is never captured, so this came to the proxy's port directly.
-    if destination.ip().is_loopback() {
-        return Err(OutboundError::Loopback { destination }.into());
-    }
-    let call = Call { snapshot, request, destination };
-    let address = NetworkAddress { network: request.source.network.clone(), ip: destination.ip() };
-    // Istio looks for a workload first: a pod's own address wins over a virtual one.
-    if let Some(workload) = snapshot.workload_by_address(&address) {
-        return call.to_workload(workload, rng);
-    }
-    match shared_address(snapshot.services_by_address(&address), request.source) {
-        Some(service) => call.to_service(service, rng),
-        None => call.to_unknown(address),
-    }
+    Call::of(snapshot, request).to_address(&mut ByChance(rng))
+}
+
+/// Every decision that [`outbound`] may come to: one for each endpoint that it may pick.
+///
+/// # Errors
+/// As of [`outbound`].
+pub fn outbound_choices(
+    snapshot: &Snapshot,
+    request: &OutboundRequest<'_>,
+) -> Result<Vec<OutboundDecision>, Outcome> {
+    InTurn::every(|picker| Call::of(snapshot, request).to_address(picker))
 }
 
 /// Decides where a request goes that its sender means for `service`, whatever its address:
@@ -123,8 +122,19 @@ pub fn outbound_to_service(
     service: &Arc<Service>,
     rng: &mut (impl Rng + ?Sized),
 ) -> Result<OutboundDecision, Outcome> {
-    let destination = canonical_socket(request.destination);
-    Call { snapshot, request, destination }.to_service(service, rng)
+    Call::of(snapshot, request).to_service(service, &mut ByChance(rng))
+}
+
+/// Every decision that [`outbound_to_service`] may come to.
+///
+/// # Errors
+/// As of [`outbound_to_service`].
+pub fn outbound_to_service_choices(
+    snapshot: &Snapshot,
+    request: &OutboundRequest<'_>,
+    service: &Arc<Service>,
+) -> Result<Vec<OutboundDecision>, Outcome> {
+    InTurn::every(|picker| Call::of(snapshot, request).to_service(service, picker))
 }
 
 /// Decides where a request goes that its sender means for `workload` itself.
@@ -137,8 +147,19 @@ pub fn outbound_to_workload(
     workload: &Arc<Workload>,
     rng: &mut (impl Rng + ?Sized),
 ) -> Result<OutboundDecision, Outcome> {
-    let destination = canonical_socket(request.destination);
-    Call { snapshot, request, destination }.to_workload(workload, rng)
+    Call::of(snapshot, request).to_workload(workload, &mut ByChance(rng))
+}
+
+/// Every decision that [`outbound_to_workload`] may come to.
+///
+/// # Errors
+/// As of [`outbound_to_workload`].
+pub fn outbound_to_workload_choices(
+    snapshot: &Snapshot,
+    request: &OutboundRequest<'_>,
+    workload: &Arc<Workload>,
+) -> Result<Vec<OutboundDecision>, Outcome> {
+    InTurn::every(|picker| Call::of(snapshot, request).to_workload(workload, picker))
 }
 
 /// Whether `workload` is an instance of `waypoint`.
@@ -161,14 +182,36 @@ struct Call<'a> {
     destination: SocketAddr,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    fn of(snapshot: &'a Snapshot, request: &'a OutboundRequest<'a>) -> Self {
+        Self { snapshot, request, destination: canonical_socket(request.destination) }
+    }
+
+    fn to_address(self, picker: &mut impl Picker) -> Result<OutboundDecision, Outcome> {
+        let destination = self.destination;
+        // Loopback is never captured, so this came to the proxy's port directly.
+        if destination.ip().is_loopback() {
+            return Err(OutboundError::Loopback { destination }.into());
+        }
+        let source = self.request.source;
+        let address = NetworkAddress { network: source.network.clone(), ip: destination.ip() };
+        // Istio looks for a workload first: a pod's own address wins over a virtual one.
+        if let Some(workload) = self.snapshot.workload_by_address(&address) {
+            return self.to_workload(workload, picker);
+        }
+        match shared_address(self.snapshot.services_by_address(&address), source) {
+            Some(service) => self.to_service(service, picker),
+            None => self.to_unknown(address),
+        }
+    }
+
     fn to_workload(
         self,
         workload: &Arc<Workload>,
-        rng: &mut (impl Rng + ?Sized),
+        picker: &mut impl Picker,
     ) -> Result<OutboundDecision, Outcome> {
         if let Some(waypoint) = self.waypoint_for(workload.waypoint.as_deref()) {
-            return self.to_waypoint(waypoint, None, rng);
+            return self.to_waypoint(waypoint, None, picker);
         }
         // An address has one workload behind it, so there is no other to try.
         if self.request.excluded.contains(&workload.uid) {
@@ -181,16 +224,16 @@ impl Call<'_> {
     fn to_service(
         self,
         service: &Arc<Service>,
-        rng: &mut (impl Rng + ?Sized),
+        picker: &mut impl Picker,
     ) -> Result<OutboundDecision, Outcome> {
         if let Some(waypoint) = self.waypoint_for(service.waypoint.as_ref()) {
-            return self.to_waypoint(waypoint, Some(service), rng);
+            return self.to_waypoint(waypoint, Some(service), picker);
         }
         if service.load_balancing.mode == LoadBalancingMode::Passthrough {
             return self.plain(self.destination, Some(service), None, Why::PassthroughService);
         }
         let wanted = Wanted { service, port: self.destination.port(), ip: self.destination.ip() };
-        let chosen = choose(self.snapshot, self.request, &wanted, rng)?;
+        let chosen = choose(self.snapshot, self.request, &wanted, picker)?;
         self.to_endpoint(chosen, Some(service))
     }
 
@@ -239,10 +282,10 @@ impl Call<'_> {
         self,
         waypoint: &GatewayAddress,
         service: Option<&Arc<Service>>,
-        rng: &mut (impl Rng + ?Sized),
+        picker: &mut impl Picker,
     ) -> Result<OutboundDecision, Outcome> {
         let ip = self.destination.ip();
-        let (chosen, gateway) = waypoint::instance(self.snapshot, self.request, waypoint, ip, rng)?;
+        let (chosen, gateway) = waypoint::instance(self.snapshot, self.request, waypoint, ip, picker)?;
         Ok(OutboundDecision {
             // The waypoint learns from the authority which destination was meant.
             transport: Transport::Hbone {

@@ -2,6 +2,8 @@
 //!
 //! Where the request goes is decided after, in `decide`.
 
+mod consulted;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ use super::policy::{
 use super::snapshot::WaypointSnapshot;
 use crate::identity::SpiffeId;
 use crate::policy::{PolicyName, ServiceAccountMatch, StringMatch, contains};
+
+pub use consulted::{HttpConsulted, consulted};
 
 /// How many policies an error names: a denial must stay cheap when there are thousands.
 const NAMED_AT_MOST: usize = 8;

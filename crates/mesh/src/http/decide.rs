@@ -38,6 +38,8 @@ pub struct MatchedRoute {
     pub rule: usize,
     /// The rule's own name.
     pub rule_name: Option<Arc<str>>,
+    /// The position of the match in the rule, from 0; `None` for a rule without matches.
+    pub at: Option<usize>,
 }
 
 /// What is to be done with a request.
@@ -127,6 +129,20 @@ pub fn decide(
     head: &Head<'_>,
     rng: &mut (impl Rng + ?Sized),
 ) -> Decision {
+    let by_weight =
+        |backends: &[WeightedBackend]| balance::pick_position(backends, |backend| backend.weight, rng);
+    decide_by(snapshot, destination, client, head, by_weight)
+}
+
+/// The same where `pick` says which of a rule's backends takes the request, by its position: for whoever
+/// asks what becomes of each share.
+pub fn decide_by(
+    snapshot: &WaypointSnapshot,
+    destination: &Destination,
+    client: &Client,
+    head: &Head<'_>,
+    pick: impl FnOnce(&[WeightedBackend]) -> Option<usize>,
+) -> Decision {
     let undecided = |outcome| Decision { outcome, route: None, verdicts: Vec::new() };
     let path = match normalize(head.target) {
         Ok(path) => path,
@@ -162,8 +178,9 @@ pub fn decide(
         name: entry.route.name.clone(),
         rule: entry.rule_position(),
         rule_name: entry.rule().name.clone(),
+        at: entry.match_position(),
     };
-    Decision { outcome: call.by_rule(entry, permit, rng), route: Some(route), verdicts }
+    Decision { outcome: call.by_rule(entry, permit, pick), route: Some(route), verdicts }
 }
 
 fn refusal(denied: HttpDenied) -> Outcome {
@@ -212,11 +229,16 @@ impl<'a> Call<'a> {
         }))
     }
 
-    fn by_rule(self, entry: &Entry, permit: HttpPermit, rng: &mut (impl Rng + ?Sized)) -> Outcome {
+    fn by_rule(
+        self,
+        entry: &Entry,
+        permit: HttpPermit,
+        pick: impl FnOnce(&[WeightedBackend]) -> Option<usize>,
+    ) -> Outcome {
         let rule = entry.rule();
         let response = || Edits::of([&rule.filters.response]);
         match &rule.action {
-            RuleAction::Forward(backends) => match balance::pick(backends, |backend| backend.weight, rng) {
+            RuleAction::Forward(backends) => match pick(backends).and_then(|at| backends.get(at)) {
                 Some(backend) => self.to_backend(entry, backend, permit),
                 None => {
                     Outcome::NoBackend { status: 500, why: "the rule has no backend with a weight".into() }

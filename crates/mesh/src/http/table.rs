@@ -44,6 +44,10 @@ impl Entry {
         &self.route.rules[self.rule]
     }
 
+    pub(super) fn match_position(&self) -> Option<usize> {
+        self.at
+    }
+
     /// The conditions; `None` is none.
     pub(super) fn conditions(&self) -> Option<&RouteMatch> {
         self.at.map(|at| &self.rule().matches[at])

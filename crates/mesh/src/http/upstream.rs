@@ -8,7 +8,8 @@ use super::decide::Backend;
 use super::destination::Place;
 use super::snapshot::WaypointSnapshot;
 use crate::decide::{
-    Ask, OutboundDecision, OutboundError, OutboundRequest, Outcome, outbound_to_service, outbound_to_workload,
+    Ask, OutboundDecision, OutboundError, OutboundRequest, Outcome, outbound_to_service,
+    outbound_to_service_choices, outbound_to_workload, outbound_to_workload_choices,
 };
 use crate::workload::WorkloadUid;
 
@@ -43,6 +44,29 @@ impl WaypointSnapshot {
         excluded: &[WorkloadUid],
         rng: &mut (impl Rng + ?Sized),
     ) -> Result<OutboundDecision, UpstreamError> {
+        self.asking(backend, excluded, |request| match &backend.place {
+            Place::Service(service) => outbound_to_service(self.mesh(), request, service, rng),
+            Place::Workload(workload) => outbound_to_workload(self.mesh(), request, workload, rng),
+        })
+    }
+
+    /// Every decision that [`Self::upstream`] may come to at first: one for each endpoint.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn upstream_choices(&self, backend: &Backend) -> Result<Vec<OutboundDecision>, UpstreamError> {
+        self.asking(backend, &[], |request| match &backend.place {
+            Place::Service(service) => outbound_to_service_choices(self.mesh(), request, service),
+            Place::Workload(workload) => outbound_to_workload_choices(self.mesh(), request, workload),
+        })
+    }
+
+    fn asking<T>(
+        &self,
+        backend: &Backend,
+        excluded: &[WorkloadUid],
+        decide: impl FnOnce(&OutboundRequest<'_>) -> Result<T, Outcome>,
+    ) -> Result<T, UpstreamError> {
         let own = self.own().ok_or(UpstreamError::Unplaced)?;
         let mut excluded = excluded.to_vec();
         if let Some(name) = &backend.subset {
@@ -54,25 +78,24 @@ impl WaypointSnapshot {
             let endpoints = self.mesh().endpoints(&name.service).iter();
             excluded.extend(endpoints.map(|endpoint| &endpoint.workload.uid).filter(outside).cloned());
         }
-        let request = |ip: IpAddr| OutboundRequest {
+        let ip = match &backend.place {
+            // Without a virtual address the family is as the endpoints have it.
+            Place::Service(service) => {
+                service.addresses.first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |at| at.ip)
+            }
+            Place::Workload(workload) => {
+                let ip = workload.addresses.first().copied().ok_or(UpstreamError::Unplaced)?;
+                backend.address.unwrap_or(ip)
+            }
+        };
+        let request = OutboundRequest {
             source: own,
             destination: SocketAddr::new(ip, backend.port),
             excluded: &excluded,
             mesh_ranges: &[],
             waited: true,
         };
-        let decided = match &backend.place {
-            Place::Service(service) => {
-                // Without a virtual address the family is as the endpoints have it.
-                let ip = service.addresses.first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |at| at.ip);
-                outbound_to_service(self.mesh(), &request(ip), service, rng)
-            }
-            Place::Workload(workload) => {
-                let ip = workload.addresses.first().copied().ok_or(UpstreamError::Unplaced)?;
-                outbound_to_workload(self.mesh(), &request(backend.address.unwrap_or(ip)), workload, rng)
-            }
-        };
-        decided.map_err(|outcome| match outcome {
+        decide(&request).map_err(|outcome| match outcome {
             Outcome::Refused(error) => error.into(),
             Outcome::Ask(Ask::Wait { address }) => {
                 OutboundError::UnknownInMesh { destination: SocketAddr::new(address.ip, backend.port) }.into()

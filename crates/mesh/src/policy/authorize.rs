@@ -89,6 +89,19 @@ pub struct DryRunVerdict {
     pub rule: Option<usize>,
 }
 
+/// What one policy says of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consulted {
+    /// The policy.
+    pub policy: PolicyName,
+    /// What a match of it means.
+    pub action: Action,
+    /// Whether it is on trial.
+    pub dry_run: bool,
+    /// The position of the rule that matched, from 0; `None` when none did.
+    pub rule: Option<usize>,
+}
+
 /// Why a connection is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
@@ -158,6 +171,20 @@ pub fn authorize(
 /// since a [`Permit`] brings them along.
 pub fn dry_run(snapshot: &Snapshot, destination: &Workload, connection: &Connection) -> Vec<DryRunVerdict> {
     verdicts(&snapshot.policies_for(destination), &Facts::of(connection))
+}
+
+/// What every policy that applies to `destination` says of `connection`, whether it decides or not: for
+/// explanations. In the order in which [`authorize`] asks; those on trial come last.
+pub fn consulted(snapshot: &Snapshot, destination: &Workload, connection: &Connection) -> Vec<Consulted> {
+    let policies = snapshot.policies_for(destination);
+    let facts = Facts::of(connection);
+    let says = |policy: &Arc<AuthorizationPolicy>| Consulted {
+        policy: policy.name.clone(),
+        action: policy.action,
+        dry_run: policy.dry_run,
+        rule: matching_rule(policy, &facts),
+    };
+    policies.deny().chain(policies.allow()).chain(policies.dry_run()).map(says).collect()
 }
 
 fn allowed_by(policies: &PoliciesFor<'_>, facts: &Facts<'_>) -> Result<AllowedBy, Denied> {

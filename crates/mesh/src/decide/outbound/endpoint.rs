@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use rand::Rng;
-
+use super::picker::Picker;
 use super::{LeftOut, NoEndpoint, OutboundRequest};
 use crate::balance;
 use crate::decide::ports::target_port;
@@ -28,13 +27,13 @@ pub(super) struct Chosen<'a> {
     pub(super) address: SocketAddr,
 }
 
-/// Picks one of the service's endpoints that can take the connection: nearest first, then by
-/// chance with capacity as weight.
+/// Picks one of the service's endpoints that can take the connection: nearest first, then as `picker`
+/// says.
 pub(super) fn choose<'a>(
     snapshot: &'a Snapshot,
     request: &OutboundRequest<'_>,
     wanted: &Wanted<'_>,
-    rng: &mut (impl Rng + ?Sized),
+    picker: &mut impl Picker,
 ) -> Result<Chosen<'a>, NoEndpoint> {
     let mut left_out = LeftOut::default();
     let mut candidates = Vec::new();
@@ -49,7 +48,7 @@ pub(super) fn choose<'a>(
         candidate.workload
     });
     left_out.elsewhere = u32::try_from(usable_count - near.len()).unwrap_or(u32::MAX);
-    balance::pick(&near, |candidate| candidate.workload.capacity, rng).copied().ok_or_else(|| NoEndpoint {
+    picker.pick(&near).copied().ok_or_else(|| NoEndpoint {
         service: wanted.service.name.clone(),
         port: wanted.port,
         left_out,

@@ -458,3 +458,52 @@ proptest! {
         prop_assert_eq!(mesh.decide("10.96.0.1:80", seed), mesh.decide("10.96.0.1:80", seed));
     }
 }
+
+/// What an explanation lists is what may happen, and nothing that happens is missing.
+#[test]
+fn a_decision_is_one_of_its_choices_and_each_choice_is_met() {
+    let (web, waypoint) = (service_name("shop", "web"), service_name("shop", "waypoint"));
+    let bound = Service { waypoint: Some(gateway(&waypoint)), ..service("shop", "bound", &["10.96.0.2"]) };
+    let idle = Workload { capacity: 0, ..endpoint("idle", &["10.0.0.4"], &[&web]) };
+    let case = case([
+        service("shop", "web", &["10.96.0.1"]).into(),
+        bound.into(),
+        Service { ports: vec![port(15008, Some(15008))], ..service("shop", "waypoint", &["10.96.0.9"]) }
+            .into(),
+        endpoint("web-0", &["10.0.0.1"], &[&web]).into(),
+        endpoint("web-1", &["10.0.0.2"], &[&web]).into(),
+        idle.into(),
+        endpoint("waypoint-0", &["10.0.0.8"], &[&waypoint]).into(),
+    ]);
+    for (destination, expected) in [
+        ("10.96.0.1:80", 2),
+        ("10.96.0.2:80", 1),
+        ("10.0.0.1:80", 1),
+        ("192.0.2.1:80", 1),
+        ("10.96.0.1:81", 0),
+    ] {
+        let request = OutboundRequest {
+            source: &case.source,
+            destination: socket(destination),
+            excluded: &[],
+            mesh_ranges: &["10.0.0.0/8".parse().unwrap()],
+            waited: true,
+        };
+        let choices = outbound_choices(&snapshot(case.mesh.clone()), &request);
+        assert_eq!(choices.as_ref().map_or(0, Vec::len), expected, "{destination}: {choices:?}");
+        let mut met = Vec::new();
+        for seed in 0..64 {
+            match (case.decide(destination, seed), &choices) {
+                (Ok(decision), Ok(choices)) => {
+                    assert!(choices.contains(&decision), "{destination}: {decision:?}");
+                    if !met.contains(&decision) {
+                        met.push(decision);
+                    }
+                }
+                (Err(error), Err(of_choices)) => assert_eq!(error, *of_choices, "{destination}"),
+                (decided, _) => panic!("{destination}: {decided:?} and {choices:?}"),
+            }
+        }
+        assert_eq!(met.len(), expected, "{destination}");
+    }
+}

@@ -3,9 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use rand::Rng;
-
 use super::endpoint::{Chosen, Wanted, choose, unavailable};
+use super::picker::Picker;
 use super::{OutboundError, OutboundRequest};
 use crate::address::{GatewayAddress, GatewayDestination, NetworkAddress};
 use crate::service::{HealthPolicy, Service};
@@ -31,7 +30,7 @@ pub(super) fn instance<'a>(
     request: &OutboundRequest<'_>,
     waypoint: &GatewayAddress,
     ip: IpAddr,
-    rng: &mut (impl Rng + ?Sized),
+    picker: &mut impl Picker,
 ) -> Result<(Chosen<'a>, Option<&'a Arc<Service>>), OutboundError> {
     let not_ready = |left_out| OutboundError::WaypointNotReady { waypoint: waypoint.clone(), left_out };
     let found = match &waypoint.destination {
@@ -43,7 +42,7 @@ pub(super) fn instance<'a>(
             // The gateway's port is a port of its service.
             let wanted = Wanted { service, port: waypoint.hbone_mtls_port, ip };
             let chosen =
-                choose(snapshot, request, &wanted, rng).map_err(|error| not_ready(error.left_out))?;
+                choose(snapshot, request, &wanted, picker).map_err(|error| not_ready(error.left_out))?;
             Ok((chosen, Some(service)))
         }
         Some(At::Workload(workload, ip)) => {
