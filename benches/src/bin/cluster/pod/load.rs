@@ -20,7 +20,7 @@ use super::http1::{self, classify};
 use super::ports;
 use super::recorder::Recorder;
 use super::serve::answer;
-use super::steer::{Steering, listen};
+use super::steer::{Generation, Steering, listen};
 use crate::clock::Clock;
 use crate::outcome::{Failure, Kind};
 
@@ -71,13 +71,17 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         "--http and --echo are given together, or neither is"
     );
     let recorder = Arc::new(Recorder::new(Clock::start()));
-    let client =
-        Client { recorder: Arc::clone(&recorder), limit: Duration::from_millis(settings.timeout_ms) };
+    let connections = Generation::default();
+    let client = Client {
+        recorder: Arc::clone(&recorder),
+        limit: Duration::from_millis(settings.timeout_ms),
+        connections: connections.clone(),
+    };
     if !settings.http.is_empty() {
         start(&client, settings);
     }
     let mut end = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
-    let steering = Steering::new(recorder);
+    let steering = Steering::new(recorder, connections);
     tokio::spawn(answer(listen(ports::GUARDED).await?, settings.name.as_str().into(), steering.clone()));
     tokio::select! {
         ended = steering.serve(ports::STEER) => ended,
@@ -102,6 +106,8 @@ fn start(client: &Client, settings: &Settings) {
 struct Client {
     recorder: Arc<Recorder>,
     limit: Duration,
+    /// Connections of a generation before this one are replaced.
+    connections: Generation,
 }
 
 impl Client {
@@ -133,8 +139,13 @@ impl Client {
     async fn kept(self, target: SocketAddr, every: Duration) {
         let mut due = ticks(every, MissedTickBehavior::Skip);
         let mut connection: Option<Kept> = None;
+        let mut generation = self.connections.get();
         loop {
             due.tick().await;
+            if self.connections.get() != generation {
+                generation = self.connections.get();
+                connection = None;
+            }
             let began_us = self.recorder.clock().now_us();
             let peer = connection.as_ref().and_then(|kept| kept.peer);
             match self.within(ask_again(connection.take(), target)).await {
@@ -164,11 +175,15 @@ impl Client {
         }
     }
 
-    /// Sends octets until one does not come back.
+    /// Sends octets until one does not come back, or the connection is to be replaced.
     async fn exchange(&self, mut stream: TcpStream, peer: Option<u16>, every: Duration) {
         let mut due = ticks(every, MissedTickBehavior::Skip);
+        let generation = self.connections.get();
         loop {
             due.tick().await;
+            if self.connections.get() != generation {
+                return;
+            }
             let began_us = self.recorder.clock().now_us();
             let failure = self.within(octet(&mut stream)).await.err();
             self.recorder.record(began_us, Kind::Open, failure, peer);

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use super::recorder::Recorder;
-use super::steer::{Steering, listen};
+use super::steer::{Generation, Steering, listen};
 use super::{http1, ports};
 use crate::clock::Clock;
 
@@ -33,7 +33,7 @@ pub(crate) struct Settings {
 /// # Errors
 /// When a port cannot be listened on.
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
-    let steering = Steering::new(Arc::new(Recorder::new(Clock::start())));
+    let steering = Steering::new(Arc::new(Recorder::new(Clock::start())), Generation::default());
     let name: Arc<str> = settings.name.as_str().into();
     for port in [ports::HTTP, ports::GUARDED] {
         tokio::spawn(answer(listen(port).await?, Arc::clone(&name), steering.clone()));

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -22,13 +22,29 @@ pub(super) struct Steering {
     is_ready: Arc<AtomicBool>,
     probes: Arc<Probes>,
     recorder: Arc<Recorder>,
+    connections: Generation,
+}
+
+/// Counts up when connections that are open are to be replaced.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Generation(Arc<AtomicU32>);
+
+impl Generation {
+    pub(super) fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn advance(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Steering {
-    pub(super) fn new(recorder: Arc<Recorder>) -> Self {
+    /// `connections` is asked by whoever holds some.
+    pub(super) fn new(recorder: Arc<Recorder>, connections: Generation) -> Self {
         let clock = recorder.clock();
         let is_ready = Arc::new(AtomicBool::new(true));
-        Self { clock, is_ready, probes: Arc::new(Probes::new(clock)), recorder }
+        Self { clock, is_ready, probes: Arc::new(Probes::new(clock)), recorder, connections }
     }
 
     /// From now on the kubelet hears that this pod is not ready.
@@ -75,6 +91,10 @@ impl Steering {
             }
             ("GET", "/probe") => json(&self.probes.results()),
             ("POST", "/probe") => self.probe(request),
+            ("POST", "/reconnect") => {
+                self.connections.advance();
+                ("200 OK", String::new())
+            }
             // Without a word to anybody, as a process that is killed.
             ("POST", "/crash") => process::exit(137),
             _ => ("404 Not Found", String::new()),
