@@ -82,7 +82,8 @@ impl Mesh {
         Ok(())
     }
 
-    /// Waits until a rollout is through and the pods of before are gone.
+    /// Waits until a rollout is through and the pods of before are gone; those of agents may still carry
+    /// connections that stay open, for as long as they drain.
     ///
     /// # Errors
     /// When it is not within the time.
@@ -90,7 +91,9 @@ impl Mesh {
         let end = Instant::now() + within;
         loop {
             let (is_through, selector, pods) = self.rollout(part).await?;
-            let is_alone = self.pods_of(&selector).await?.len() == usize::try_from(pods).unwrap_or(0);
+            let counts = |pod: &&Pod| part == Part::Control || pod.metadata.deletion_timestamp.is_none();
+            let left = self.pods_of(&selector).await?.iter().filter(counts).count();
+            let is_alone = left == usize::try_from(pods).unwrap_or(0);
             if is_through && is_alone {
                 return Ok(());
             }
