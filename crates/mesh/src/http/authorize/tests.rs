@@ -1,5 +1,8 @@
 //! The semantics of AuthorizationPolicy at layer 7, as tables and properties.
 
+mod oracle;
+mod table;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 
