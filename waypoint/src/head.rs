@@ -1,4 +1,5 @@
-//! What an HTTP/1 head says, read strictly: one reading, or none.
+//! What a head says, read strictly: one reading, or none. HTTP/1 is read from octets; of HTTP/2, what
+//! `h2` has read and left open.
 //!
 //! Two servers that read one message differently can be played against each other. What more than
 //! one reading has is refused here, before anything is decided, and what is accepted is forwarded in
@@ -9,11 +10,15 @@ use http::{HeaderMap, Method, StatusCode};
 
 mod fields;
 mod host;
+mod http2;
 mod request;
 mod response;
 
-pub use fields::{ConnectionOptions, connection_options, parse_trailers, strip_hop_by_hop};
+pub use fields::{
+    ConnectionOptions, body_length, connection_options, parse_trailers, strip_hop_by_hop, strip_trailers,
+};
 pub use host::is_authority;
+pub use http2::{Http2Head, read_http2};
 pub use request::parse_request;
 pub use response::parse_response;
 
@@ -48,12 +53,16 @@ impl RequestHead {
         }
     }
 
-    /// The protocol that the client would like to change to, where it may.
-    pub fn upgrade(&self) -> Option<&str> {
+    /// The protocol that the client would like to change to, where it may: websockets alone. What is asked
+    /// behind any other (`h2c` above all) would pass without a decision; RFC 9110 §7.8 lets a server ignore
+    /// the wish, and so it is not passed on.
+    pub fn upgrade(&self) -> Option<&'static str> {
         if !self.connection.upgrade || self.version == Version::Http10 || self.method != Method::GET {
             return None;
         }
-        self.headers.get(http::header::UPGRADE)?.to_str().ok()
+        let mut wanted = self.headers.get_all(http::header::UPGRADE).iter();
+        let is_websocket = wanted.next()?.as_bytes().eq_ignore_ascii_case(b"websocket");
+        (is_websocket && wanted.next().is_none()).then_some("websocket")
     }
 }
 
@@ -112,7 +121,7 @@ pub enum Refusal {
     /// Another version than 1.0 or 1.1.
     #[error("the version is neither HTTP/1.0 nor HTTP/1.1")]
     Version,
-    /// The method is no token, or is CONNECT.
+    /// The method is no token, or is CONNECT for anything but a websocket.
     #[error("the method is malformed or not served")]
     Method,
     /// The target is in no form that is served, or has octets that no URI has.

@@ -13,6 +13,8 @@ pub mod detect;
 pub mod downstream;
 mod dump;
 pub mod exchange;
+pub mod frames;
+pub mod grpc;
 pub mod h1;
 pub mod head;
 pub mod ingress;

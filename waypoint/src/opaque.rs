@@ -86,7 +86,8 @@ async fn establish(
         let key = Key {
             carrier: Carrier::of(&decision),
             protocol: Protocol::Opaque,
-            client: caller.identity.clone(),
+            // It is of this client alone, so that it can as well say so.
+            client: Some(caller.identity.clone()),
         };
         let service = destination.service().map(|service| &*service.name.hostname);
         match connect(worker, &key, &OnBehalf { address: caller.address, service }).await {

@@ -1,21 +1,23 @@
 //! Connections to endpoints: which are shared, and how a new one is made.
 //!
-//! Who takes a request was decided before. What one connection of HTTP carries for one client is
-//! never carried for another: the far end decides by the identity that the tunnel's CONNECT names, so
-//! that this identity is part of the key.
+//! Who takes a request was decided before. Where policies of the far end name clients, it decides by the
+//! identity that the tunnel's CONNECT names: then this identity is part of the key, and what a connection
+//! carries for one client is never carried for another.
 
 use std::net::SocketAddr;
 
-use ambit_mesh::decide::{OutboundDecision, Transport};
+use ambit_mesh::decide::{OutboundDecision, Transport, Why};
 use ambit_mesh::identity::{IdentitySet, SpiffeId};
-use pingora_core::protocols::http::v2::client::Http2Session;
+use ambit_mesh::snapshot::Snapshot;
 
 use crate::h1::Shared;
 
 mod dial;
+mod http2;
 mod pool;
 
 pub use dial::{DialError, OnBehalf, TunnelKey, TunnelPool, connect, upkeep};
+pub use http2::Http2Stream;
 pub use pool::Connections;
 
 /// What must be equal for two requests to share a connection.
@@ -25,8 +27,25 @@ pub struct Key {
     pub carrier: Carrier,
     /// What is spoken on it.
     pub protocol: Protocol,
-    /// For whom.
-    pub client: SpiffeId,
+    /// For whom alone; `None` where nobody at the far end asks.
+    pub client: Option<SpiffeId>,
+}
+
+/// Whom a connection to this endpoint has to be for: the client, if its policies ask who that is, or if it is
+/// not known what they ask.
+pub fn client_of(mesh: &Snapshot, decision: &OutboundDecision, client: &SpiffeId) -> Option<SpiffeId> {
+    let asks = match (&decision.transport, &decision.endpoint) {
+        (Transport::Passthrough, _) => false,
+        (Transport::Hbone { .. }, None) => true,
+        (Transport::Hbone { .. }, Some(endpoint)) => match decision.why {
+            Why::Workload | Why::Service | Why::PassthroughService | Why::OutsideMesh => {
+                mesh.policies_for(endpoint).name_clients()
+            }
+            // What it asks is for another waypoint to know.
+            Why::WorkloadWaypoint | Why::ServiceWaypoint => true,
+        },
+    };
+    asks.then(|| client.clone())
 }
 
 /// How a connection to an endpoint is carried.
@@ -76,7 +95,7 @@ pub enum Session {
     /// The whole connection.
     Http1(Shared),
     /// One stream of it.
-    Http2(Box<Http2Session>),
+    Http2(Http2Stream),
 }
 
 /// A session, and whether its connection has served others before.

@@ -13,10 +13,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use ambit_hbone::tunnel::{StreamError, Tunnel, TunnelStream};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use metrics::counter;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
@@ -26,10 +28,14 @@ use send_wrapper::SendWrapper;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::frames::{FrameWatch, PeerRole, Progress};
+
 /// One connection.
 pub struct Wire {
     transport: Transport,
     unread: BytesMut,
+    /// Of HTTP/2 alone.
+    frames: Option<Box<FrameWatch>>,
     id: i32,
 }
 
@@ -50,7 +56,28 @@ impl Wire {
     }
 
     fn new(transport: Transport) -> Self {
-        Self { transport, unread: BytesMut::new(), id: NEXT_ID.fetch_add(1, Ordering::Relaxed) }
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Self { transport, unread: BytesMut::new(), frames: None, id }
+    }
+
+    /// From here on this is HTTP/2: what the peer sends is counted, and a flood is an error of reading.
+    pub fn watch_frames(&mut self, peer: PeerRole) -> Progress {
+        let watch = FrameWatch::new(peer, Instant::now());
+        let progress = watch.progress();
+        self.frames = Some(Box::new(watch));
+        progress
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.unread.is_empty() {
+            return poll_transport(&mut self.transport, cx, room);
+        }
+        let octets = self.unread.len().min(room.remaining());
+        room.put_slice(&self.unread.split_to(octets));
+        if self.unread.is_empty() {
+            self.unread = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// What was read and not consumed.
@@ -169,24 +196,29 @@ fn lost(error: StreamError) -> io::Error {
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.unread.is_empty() {
-            let octets = this.unread.len().min(room.remaining());
-            room.put_slice(&this.unread.split_to(octets));
-            if this.unread.is_empty() {
-                this.unread = BytesMut::new();
-            }
-            return Poll::Ready(Ok(()));
+        let before = room.filled().len();
+        ready!(this.poll_take(cx, room))?;
+        if let Some(frames) = &mut this.frames
+            && let Err(flood) = frames.received(&room.filled()[before..], Instant::now())
+        {
+            counter!("ambit_floods_total", "kind" => flood.name()).increment(1);
+            return Poll::Ready(Err(io::Error::other(flood)));
         }
-        poll_transport(&mut this.transport, cx, room)
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().transport {
+        let this = self.get_mut();
+        let written = ready!(match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, octets),
             Transport::Tunnel(stream) => stream.poll_transmit(cx, octets).map_err(lost),
+        })?;
+        if let Some(frames) = &mut this.frames {
+            frames.sent(&octets[..written]);
         }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,13 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails in a test's own set-up fails the test")]
 
+#[expect(dead_code, reason = "other tests use more of it")]
 mod support;
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ambit_mesh::workload::TunnelProtocol;
 use support::{Mesh, Setup, deny, deny_account, open, read_message, read_until, run, write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -347,29 +347,6 @@ fn both_directions_flow_at_once_and_a_stalled_peer_holds_the_other() {
             taken += written.unwrap();
         }
         assert!(taken < 24 << 20, "{taken} octets were taken for an endpoint that reads nothing");
-    });
-}
-
-#[test]
-fn the_clients_identity_goes_with_the_tunnel_and_no_connection_is_shared_across_it() {
-    run(async {
-        let mesh = Mesh::start(Setup { tunnel: TunnelProtocol::Hbone, ..Setup::default() });
-        let said = mesh.node_agent().await;
-        let counts = echo_heads(mesh.backend().await);
-        for account in ["client", "other", "client", "other"] {
-            let mut client = open(&mesh.tunnel(account).await, mesh.vip).await.unwrap();
-            write(
-                &mut client,
-                "GET / HTTP/1.1\r\nhost: web\r\nambit-original-source: spiffe://x/ns/y/sa/z\r\n\r\n",
-            )
-            .await;
-            let (head, body) = read_message(&mut client).await;
-            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-            assert!(!body.contains("ambit-original-source"), "{body}");
-        }
-        assert_eq!(counts.0.get(), 2, "one connection for each identity");
-        let id = |account| Some(format!("spiffe://cluster.local/ns/test/sa/{account}"));
-        assert_eq!(*said.borrow(), [id("client"), id("other")]);
     });
 }
 

@@ -144,7 +144,22 @@ pub struct ServiceAccountMatch {
     pub service_account: Arc<str>,
 }
 
+impl AuthorizationPolicy {
+    /// Whether what it says depends on who the peer is, and not only on whether it has proved to be anybody.
+    pub fn names_clients(&self) -> bool {
+        let clauses = self.rules.iter().flat_map(|rule| &rule.clauses);
+        clauses.flat_map(|clause| &clause.any_of).any(Match::names_clients)
+    }
+}
+
 impl Match {
+    fn names_clients(&self) -> bool {
+        let texts = [&self.namespaces, &self.not_namespaces, &self.principals, &self.not_principals];
+        texts.into_iter().flatten().any(|text| *text != StringMatch::Presence)
+            || !self.service_accounts.is_empty()
+            || !self.not_service_accounts.is_empty()
+    }
+
     /// Whether no condition is given.
     pub fn is_empty(&self) -> bool {
         self == &Self::default()

@@ -65,8 +65,9 @@ impl ResourceType {
     /// Whether clients of a role ask for it.
     pub fn is_for(self, role: Role) -> bool {
         match self {
-            Self::Address => true,
-            Self::Authorization | Self::Mesh => role == Role::Node,
+            // A waypoint enforces none of the layer-4 policies: it asks which of them name clients.
+            Self::Address | Self::Authorization => true,
+            Self::Mesh => role == Role::Node,
             Self::Route | Self::HttpPolicy | Self::Subset => role == Role::Waypoint,
         }
     }

@@ -57,6 +57,9 @@ const PURE: &[&str] = &[
     "ztunnel/src/pods/schedule.rs",
     "waypoint/src/detect.rs",
     "waypoint/src/exchange/headers.rs",
+    "waypoint/src/frames.rs",
+    "waypoint/src/frames/",
+    "waypoint/src/grpc.rs",
     "waypoint/src/head.rs",
     "waypoint/src/head/",
 ];

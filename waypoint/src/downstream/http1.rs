@@ -57,7 +57,7 @@ async fn next(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: &Shared) -> Next {
         Ok(Ok(Some(head))) => head,
         Ok(Ok(None)) => return Next::Close,
         Ok(Err(ReadError::Refused(refusal))) => {
-            refused_head(caller, refusal);
+            refused_head(worker, caller, refusal);
             return refuse(wire, refusal.status(), &refusal.to_string()).await;
         }
         Ok(Err(error)) => {
@@ -67,7 +67,7 @@ async fn next(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: &Shared) -> Next {
         Err(_) => return refuse(wire, StatusCode::REQUEST_TIMEOUT, "the head took too long").await,
     };
     let body = BodyReader::new(wire.clone(), head.body);
-    let upgrade = head.upgrade().map(str::to_owned);
+    let upgrade = head.upgrade();
     let responder = Http1Responder {
         wire: wire.clone(),
         version: head.version,

@@ -8,21 +8,23 @@ use std::rc::Rc;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, header};
 use pingora_core::protocols::http::v2::server::{default_h2_options, handshake};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, interval, sleep_until};
 use tracing::debug;
 
 use super::idle_end;
 use crate::exchange::{self, Body, Request, Responder};
-use crate::head::{BodyLength, is_authority, strip_hop_by_hop};
+use crate::frames::PeerRole;
+use crate::head::{ConnectionOptions, Http2Head, Refusal, read_http2, strip_hop_by_hop};
 use crate::ingress::Caller;
+use crate::record::{cut_off, refused_head};
 use crate::wire::Wire;
 use crate::worker::Worker;
 
 /// Serves streams until the connection ends.
-pub(super) async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: Wire) {
+pub(super) async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, mut wire: Wire) {
     let mut options = default_h2_options();
     options
         .initial_window_size(STREAM_WINDOW)
@@ -31,6 +33,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: Wire) 
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(MAX_STREAMS)
         .enable_connect_protocol();
+    let progress = wire.watch_frames(PeerRole::Client);
     let mut connection = match handshake(Box::new(wire), Some(options)).await {
         Ok(connection) => connection,
         Err(error) => {
@@ -42,6 +45,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: Wire) 
     let mut is_leaving = false;
     let idle = worker.shared.config.idle_timeout;
     let mut quiet_since = Instant::now();
+    let mut looks = interval(worker.shared.config.header_timeout);
+    let mut mark = progress.mark();
     loop {
         tokio::select! {
             // Polled first: it also drives the streams that are open.
@@ -51,7 +56,10 @@ pub(super) async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: Wire) 
                     exchanges.spawn_local(async move { stream(&worker, &caller, request, respond).await });
                 }
                 Some(Err(error)) => {
-                    debug!(%error, "HTTP/2 connection failed");
+                    match progress.flood() {
+                        Some(flood) => cut_off(caller, &flood),
+                        None => debug!(%error, "HTTP/2 connection failed"),
+                    }
                     return;
                 }
                 None => return,
@@ -62,6 +70,14 @@ pub(super) async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: Wire) 
             }
             () = idle_end(worker), if is_leaving && exchanges.is_empty() => return,
             _ = exchanges.join_next(), if !exchanges.is_empty() => quiet_since = Instant::now(),
+            // A head that has begun ends, or its connection does.
+            _ = looks.tick() => {
+                if progress.is_stuck_at(mark) {
+                    cut_off(caller, &"a head took too long");
+                    return;
+                }
+                mark = progress.mark();
+            }
             () = sleep_until(quiet_since + idle), if exchanges.is_empty() => {
                 connection.graceful_shutdown();
                 quiet_since = Instant::now();
@@ -77,100 +93,58 @@ async fn stream(
     mut respond: SendResponse<Bytes>,
 ) {
     let (parts, body) = request.into_parts();
-    match understood(&parts, &body) {
-        Ok(request) => {
-            let _end =
-                exchange::run(worker, caller, &request, Body::Http2(body), Responder::Http2(respond)).await;
+    match read_http2(&parts, body.is_end_stream()) {
+        Ok(head) => {
+            let request = understood(head, parts.headers);
+            let (body, responder) = (Body::Http2(body), Responder::Http2(respond));
+            let _end = exchange::run(worker, caller, &request, body, responder).await;
         }
-        Err(why) => {
-            debug!(why, "request refused");
-            let mut response = http::Response::new(());
-            *response.status_mut() = StatusCode::BAD_REQUEST;
+        Err(refusal) => {
+            refused_head(worker, caller, refusal);
             // The stream may be gone.
-            let _ = respond.send_response(response, true);
+            let _ = refuse(&mut respond, refusal);
         }
     }
 }
 
-/// A request as policies and routes see it: one authority, one target.
-fn understood(parts: &http::request::Parts, body: &RecvStream) -> Result<Request, &'static str> {
-    if parts.version != Version::HTTP_2 {
-        return Err("the version is not HTTP/2");
-    }
-    let mut hosts = parts.headers.get_all(header::HOST).iter();
-    let host = hosts.next().map(|host| host.to_str().unwrap_or_default());
-    if hosts.next().is_some() {
-        return Err("Host is repeated");
-    }
-    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
-    // RFC 9113 §8.3.1: they must not differ where both are there.
-    let named = match (authority, host) {
-        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
-            return Err("Host and :authority differ");
-        }
-        (Some(named), _) | (None, Some(named)) => named,
-        (None, None) => return Err("there is neither :authority nor Host"),
-    };
-    if !is_authority(named) {
-        return Err("the authority is not a host with an optional port");
-    }
-    let (method, upgrade) = changed_protocol(parts)?;
-    let path = parts.uri.path_and_query().ok_or("there is no :path")?.as_str();
-    let length = match parts.headers.get(header::CONTENT_LENGTH) {
-        // What follows is no body: it is the other protocol.
-        _ if body.is_end_stream() || upgrade.is_some() => BodyLength::None,
-        Some(length) => {
-            let length = length.to_str().ok().and_then(|text| text.parse().ok());
-            BodyLength::Exactly(length.ok_or("content-length is malformed")?)
-        }
-        None => BodyLength::Chunked,
-    };
-    let wants_trailers = parts.headers.get(header::TE).is_some_and(|te| te == "trailers");
-    let mut headers = parts.headers.clone();
+fn refuse(respond: &mut SendResponse<Bytes>, refusal: Refusal) -> Result<(), h2::Error> {
+    let mut response = http::Response::new(());
+    *response.status_mut() = refusal.status();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    respond.send_response(response, false)?.send_data(Bytes::from(format!("{refusal}\n")), true)
+}
+
+/// A request as policies and routes see it.
+fn understood(head: Http2Head, mut headers: HeaderMap) -> Request {
+    let wants_trailers = headers.get(header::TE).is_some_and(|te| te == "trailers");
     let expects_continue = headers
         .get(header::EXPECT)
         .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    strip_hop_by_hop(&mut headers, &Default::default());
+    strip_hop_by_hop(&mut headers, &ConnectionOptions::default());
     headers.remove(header::HOST);
     headers.remove(header::EXPECT);
     join_cookies(&mut headers);
-    Ok(Request {
-        method,
-        path: path.to_owned(),
-        authority: named.to_owned(),
+    Request {
+        method: head.method,
+        path: head.path,
+        authority: head.authority,
         headers,
         protocol: "HTTP/2",
-        length,
-        upgrade,
+        length: head.length,
+        upgrade: head.upgrade,
         expects_continue,
         wants_trailers,
-    })
-}
-
-/// RFC 8441: a CONNECT with a protocol is what GET with `Upgrade` is in HTTP/1, and is decided and sent
-/// as that. A plain CONNECT is for nobody here.
-fn changed_protocol(parts: &http::request::Parts) -> Result<(Method, Option<String>), &'static str> {
-    if parts.method != Method::CONNECT {
-        return Ok((parts.method.clone(), None));
-    }
-    match parts.extensions.get::<h2::ext::Protocol>() {
-        Some(protocol) if protocol.as_str().eq_ignore_ascii_case("websocket") => {
-            Ok((Method::GET, Some("websocket".to_owned())))
-        }
-        Some(_) => Err("the protocol of a CONNECT is not websocket"),
-        None => Err("CONNECT is not served"),
     }
 }
 
 /// RFC 9113 §8.2.3: pieces of `cookie` are joined before they go to what is not HTTP/2; policies and
 /// routes see them joined, too.
-fn join_cookies(headers: &mut http::HeaderMap) {
+fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
         return;
     }
-    let pieces: Vec<&[u8]> =
-        headers.get_all(header::COOKIE).iter().map(http::HeaderValue::as_bytes).collect();
-    if let Ok(joined) = http::HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+    let pieces: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
         headers.insert(header::COOKIE, joined);
     }
 }

@@ -1,39 +1,33 @@
 //! Bodies from one side to the other, with their trailers, whatever each side speaks.
 
-use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::{RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
-use pingora_core::protocols::http::v2::client::Http2Session;
 
 use crate::h1::{BodyReader, BodyWriter, Frame};
+use crate::head::strip_trailers;
+use crate::record::Flow;
 
 /// A body that is read.
 pub enum Body {
+    /// There is none.
+    Nothing,
     /// Of HTTP/1.
     Http1(BodyReader),
-    /// Of a request of HTTP/2.
+    /// Of HTTP/2.
     Http2(RecvStream),
-    /// Of a response of HTTP/2.
-    Http2Response(Box<Http2Session>),
 }
 
 impl Body {
     /// The next piece, or `None` behind the last.
     async fn frame(&mut self) -> Result<Option<Frame>, String> {
         match self {
+            Self::Nothing => Ok(None),
             Self::Http1(reader) => reader.frame().await.map_err(|error| error.to_string()),
             Self::Http2(stream) => next_of_h2(stream).await.map_err(|error| error.to_string()),
-            Self::Http2Response(session) => {
-                let failed = |error: Box<pingora_core::Error>| error.to_string();
-                if let Some(data) = session.read_response_body().await.map_err(failed)? {
-                    return Ok(Some(Frame::Data(data)));
-                }
-                Ok(session.read_trailers().await.map_err(failed)?.map(Frame::Trailers))
-            }
         }
     }
 
@@ -57,14 +51,24 @@ impl Body {
     /// Whether all of it was read.
     pub fn is_done(&self) -> bool {
         match self {
+            Self::Nothing => true,
             Self::Http1(reader) => reader.is_done(),
             Self::Http2(stream) => stream.is_end_stream(),
-            Self::Http2Response(session) => session.response_finished(),
         }
     }
 }
 
 async fn next_of_h2(stream: &mut RecvStream) -> Result<Option<Frame>, h2::Error> {
+    match next_frame(stream).await {
+        // RFC 9113 §8.1: a server that has answered and wants no more of the request says so.
+        Err(error) if error.is_reset() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR) => {
+            Ok(None)
+        }
+        frame => frame,
+    }
+}
+
+async fn next_frame(stream: &mut RecvStream) -> Result<Option<Frame>, h2::Error> {
     if let Some(data) = stream.data().await {
         let data = data?;
         // The next piece is asked for once this one was passed on, so that no more than the window
@@ -72,7 +76,10 @@ async fn next_of_h2(stream: &mut RecvStream) -> Result<Option<Frame>, h2::Error>
         stream.flow_control().release_capacity(data.len())?;
         return Ok(Some(Frame::Data(data)));
     }
-    Ok(stream.trailers().await?.map(Frame::Trailers))
+    Ok(stream.trailers().await?.map(|mut trailers| {
+        strip_trailers(&mut trailers);
+        Frame::Trailers(trailers)
+    }))
 }
 
 /// A body that is written.
@@ -132,20 +139,22 @@ async fn send(stream: &mut SendStream<Bytes>, mut piece: Bytes) -> io::Result<()
 }
 
 /// Which side ended a transfer early.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Broken {
     /// Where the body comes from.
+    #[error("receiving: {0}")]
     Reading(String),
     /// Where it goes.
+    #[error("sending: {0}")]
     Writing(io::Error),
 }
 
-/// Passes a body on to its end.
+/// Passes a body on to its end. `edit` has the last word about its trailers.
 pub(super) async fn pass(
     body: &mut Body,
     sink: &mut Sink,
-    octets: &Cell<u64>,
-    seen: &dyn Fn(&HeaderMap),
+    flow: &Flow,
+    edit: &dyn Fn(&mut HeaderMap),
 ) -> Result<(), Broken> {
     loop {
         let frame = tokio::select! {
@@ -158,11 +167,11 @@ pub(super) async fn pass(
         };
         match frame {
             Some(Frame::Data(piece)) => {
-                octets.set(octets.get() + piece.len() as u64);
+                flow.passed(&piece);
                 sink.data(piece).await.map_err(Broken::Writing)?;
             }
-            Some(Frame::Trailers(trailers)) => {
-                seen(&trailers);
+            Some(Frame::Trailers(mut trailers)) => {
+                edit(&mut trailers);
                 return sink.end(Some(trailers)).await.map_err(Broken::Writing);
             }
             None => return sink.end(None).await.map_err(Broken::Writing),

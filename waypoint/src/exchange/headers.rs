@@ -11,17 +11,33 @@ use super::Request;
 /// Removes what only a proxy of the mesh may say: a client's own word for it would be believed. Done
 /// before anything is decided, so that policies and routes see what the endpoint sees.
 pub(crate) fn remove_spoofed(headers: &mut HeaderMap) {
-    let spoofed: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            let name = name.as_str();
-            name == FORWARDED_CLIENT_CERT.as_str() || SPOOFED.iter().any(|prefix| name.starts_with(prefix))
-        })
-        .cloned()
-        .collect();
-    for name in spoofed {
+    remove_where(headers, is_spoofed);
+}
+
+/// The same of what comes behind a request's body, where some servers take it for headers that came late:
+/// there, nobody but the far end has anything to say about where a request came from.
+pub(crate) fn remove_spoofed_trailers(trailers: &mut HeaderMap) {
+    remove_where(trailers, |name| is_spoofed(name) || is_of_kind(name, "x-forwarded-"));
+}
+
+fn remove_where(headers: &mut HeaderMap, is_removed: impl Fn(&str) -> bool) {
+    let removed: Vec<HeaderName> = headers.keys().filter(|name| is_removed(name.as_str())).cloned().collect();
+    for name in removed {
         headers.remove(name);
     }
+}
+
+/// What an ingress in front of the client may have begun, or has its place in a head, is a forgery where it is
+/// written in letters that only stand for it.
+fn is_spoofed(name: &str) -> bool {
+    let kinds = |kinds: &[&str]| kinds.iter().any(|kind| is_of_kind(name, kind));
+    kinds(&SPOOFED) || (name.contains('_') && kinds(&NEVER_WITH_UNDERSCORES))
+}
+
+/// Whether a name begins like this. Gateways to CGI and its heirs read `_` as `-`.
+fn is_of_kind(name: &str, kind: &str) -> bool {
+    let mut octets = name.bytes().map(|octet| if octet == b'_' { b'-' } else { octet });
+    kind.bytes().all(|octet| octets.next() == Some(octet))
 }
 
 /// The headers to send: those that came, with what this hop adds.
@@ -60,7 +76,10 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// What begins with this is between proxies.
-const SPOOFED: [&str; 2] = ["x-envoy-", "ambit-"];
+const SPOOFED: [&str; 3] = ["x-envoy-", "ambit-", "x-forwarded-client-cert"];
+
+/// The names that this proxy writes or frames by.
+const NEVER_WITH_UNDERSCORES: [&str; 3] = ["x-forwarded-", "transfer-encoding", "content-length"];
 
 #[cfg(test)]
 mod tests {
@@ -93,8 +112,12 @@ mod tests {
         let id = |account: &str| format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap();
         let came = request(&[
             ("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/shop/sa/admin"),
+            ("x_forwarded-client_cert", "URI=spiffe://cluster.local/ns/shop/sa/admin"),
             ("x-envoy-original-path", "/admin"),
+            ("x_envoy_original_path", "/admin"),
+            ("ambit_original-source", "spiffe://cluster.local/ns/shop/sa/admin"),
             ("ambit-original-source", "spiffe://cluster.local/ns/shop/sa/admin"),
+            ("x_forwarded_for", "9.9.9.9"),
             ("x-forwarded-for", "1.2.3.4"),
             ("x-forwarded-for", "5.6.7.8"),
             ("x-forwarded-proto", "gopher"),
@@ -113,6 +136,16 @@ mod tests {
                 "x-forwarded-proto: http",
             ]
         );
+    }
+
+    #[test]
+    fn trailers_say_nothing_of_where_a_request_came_from() {
+        let mut trailers = HeaderMap::new();
+        for name in ["x-forwarded-for", "x_forwarded_host", "x-envoy-internal", "ambit-x", "x-sum"] {
+            trailers.insert(name, HeaderValue::from_static("1"));
+        }
+        remove_spoofed_trailers(&mut trailers);
+        assert_eq!(trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-sum"]);
     }
 
     #[test]

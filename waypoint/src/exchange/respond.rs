@@ -134,9 +134,9 @@ impl Http1Responder {
     }
 
     /// Agrees to change the protocol.
-    pub(super) async fn upgrade(&mut self, mut headers: HeaderMap, protocol: &HeaderValue) -> io::Result<()> {
+    pub(super) async fn upgrade(&mut self, mut headers: HeaderMap, protocol: &'static str) -> io::Result<()> {
         self.is_persistent = false;
-        headers.insert(header::UPGRADE, protocol.clone());
+        headers.insert(header::UPGRADE, HeaderValue::from_static(protocol));
         let status = StatusCode::SWITCHING_PROTOCOLS;
         let head = response_head(status, self.version, &headers, Framing::None, Some("upgrade"));
         self.wire.write_all(&head).await

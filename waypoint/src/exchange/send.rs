@@ -1,29 +1,36 @@
 //! The two directions of a request to an endpoint, on HTTP/1 or HTTP/2.
 
-use std::cell::Cell;
+use std::pin::Pin;
+use std::task::Poll;
 
 use ambit_mesh::http::Forward;
+use h2::Reason;
+use h2::client::ResponseFuture;
+use h2::ext::Protocol;
 use http::header::{self, HeaderValue};
-use http::{HeaderMap, Method, StatusCode};
-use pingora_core::protocols::http::v2::client::Http2Session;
-use pingora_http::RequestHeader;
+use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::Request;
 use super::body::{Body, Broken, Sink, pass};
 use super::respond::AnswerHead;
 use crate::h1::{BodyReader, BodyWriter, Framing, ReadError, Shared, request_head};
-use crate::head::{BodyLength, parse_response, strip_hop_by_hop};
-use crate::upstream::{Lease, Session};
+use crate::head::{BodyLength, body_length, parse_response, strip_hop_by_hop};
+use crate::record::Flow;
+use crate::upstream::{Http2Stream, Lease, Session};
 
 /// Why an exchange with an endpoint failed.
 #[derive(Debug)]
 pub(super) enum SendError {
     /// The connection ended before an answer began.
     BeforeAnswer(String),
+    /// The endpoint said that it has not looked at the request, and will not.
+    Unprocessed(String),
     /// The answer has no one reading.
     BadAnswer(String),
     /// It took too long.
     Timeout,
+    /// The client sends its body too slowly.
+    SlowBody,
     /// The answer was cut off.
     InAnswer(String),
     /// The client went away.
@@ -33,6 +40,21 @@ pub(super) enum SendError {
 impl SendError {
     pub(super) fn is_before_answer(&self) -> bool {
         matches!(self, Self::BeforeAnswer(_))
+    }
+
+    pub(super) fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::Unprocessed(_))
+    }
+
+    /// RFC 9113 §8.7: a stream beyond the last that a GOAWAY names, or reset with REFUSED_STREAM, was not
+    /// processed.
+    fn of_h2(error: &h2::Error) -> Self {
+        let said = error.is_remote() && (error.is_go_away() || error.is_reset());
+        match error.reason() {
+            Some(Reason::NO_ERROR) if said && error.is_go_away() => Self::Unprocessed(error.to_string()),
+            Some(Reason::REFUSED_STREAM) if said => Self::Unprocessed(error.to_string()),
+            Some(_) | None => Self::BeforeAnswer(error.to_string()),
+        }
     }
 }
 
@@ -47,7 +69,7 @@ pub(super) enum Answer {
 /// Where an answer comes from.
 pub(super) enum Inflow {
     Http1 { wire: Shared, body: Option<Body>, closes: bool },
-    Http2(Body),
+    Http2 { stream: Http2Stream, response: ResponseFuture, body: Option<Body> },
 }
 
 /// Sends a request's head: where its answer comes from, and the way for its body.
@@ -61,10 +83,8 @@ pub(super) async fn begin(
         Session::Http1(wire) => {
             let framing = Framing::from(request.length);
             let mut connection = None;
-            if let Some(protocol) = &request.upgrade
-                && let Ok(protocol) = HeaderValue::from_str(protocol)
-            {
-                headers.insert(header::UPGRADE, protocol);
+            if let Some(protocol) = request.upgrade {
+                headers.insert(header::UPGRADE, HeaderValue::from_static(protocol));
                 connection = Some("upgrade");
                 // A client of HTTP/2 sends none (RFC 8441 §5).
                 if !headers.contains_key(header::SEC_WEBSOCKET_KEY) {
@@ -89,33 +109,48 @@ pub(super) async fn begin(
             let sink = Sink::Http1(BodyWriter::new(wire.clone(), framing));
             Ok((Inflow::Http1 { wire, body: None, closes: true }, sink))
         }
-        Session::Http2(mut session) => {
-            let ends = request.length == BodyLength::None;
-            let head = http2_head(&request.method, forward, headers)
+        Session::Http2(mut stream) => {
+            // Of a changed protocol what follows is not known to end.
+            let ends = request.length == BodyLength::None && request.upgrade.is_none();
+            let head = http2_head(request, forward, headers)
                 .ok_or_else(|| SendError::BadAnswer("the request cannot be written as HTTP/2".to_owned()))?;
-            session
-                .write_request_header(Box::new(head), ends)
-                .map_err(|error| SendError::BeforeAnswer(error.to_string()))?;
-            let sink = match session.take_request_body_writer() {
-                Some(stream) if !ends => Sink::Http2(stream),
-                Some(_) | None => Sink::Nothing,
-            };
-            Ok((Inflow::Http2(Body::Http2Response(session)), sink))
+            let (response, sending) = stream.send(head, ends).map_err(|error| SendError::of_h2(&error))?;
+            let sink = if ends { Sink::Nothing } else { Sink::Http2(sending) };
+            Ok((Inflow::Http2 { stream, response, body: None }, sink))
         }
     }
 }
 
-fn http2_head(method: &Method, forward: &Forward, headers: HeaderMap) -> Option<RequestHeader> {
-    // RFC 9113 §8.3.1: ":authority" must not be empty for the scheme http.
-    let authority = if forward.authority.is_empty() { "localhost" } else { forward.authority.as_str() };
-    let path = if forward.target == "*" { "/" } else { forward.target.as_str() };
-    let uri = http::Uri::builder().scheme("http").authority(authority).path_and_query(path).build().ok()?;
-    let mut request = http::Request::new(());
-    *request.method_mut() = method.clone();
-    *request.uri_mut() = uri;
-    *request.version_mut() = http::Version::HTTP_2;
-    *request.headers_mut() = headers;
-    Some(request.into_parts().0.into())
+fn http2_head(request: &Request, forward: &Forward, mut headers: HeaderMap) -> Option<http::Request<()>> {
+    // What came in digits goes out in ours.
+    match request.length {
+        BodyLength::Exactly(octets) => headers.insert(header::CONTENT_LENGTH, HeaderValue::from(octets)),
+        BodyLength::None | BodyLength::Chunked | BodyLength::UntilClose => {
+            headers.remove(header::CONTENT_LENGTH)
+        }
+    };
+    if request.expects_continue {
+        headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+    }
+    let mut head = http::Request::new(());
+    let uri = http::Uri::builder().path_and_query(forward.target.as_str());
+    *head.uri_mut() = if forward.authority.is_empty() {
+        // A client of HTTP/1.0 has said none, so that none is sent: what is not HTTP/2 yet may lack it.
+        *head.version_mut() = Version::HTTP_11;
+        uri.build().ok()?
+    } else {
+        *head.version_mut() = Version::HTTP_2;
+        uri.scheme("http").authority(forward.authority.as_str()).build().ok()?
+    };
+    *head.method_mut() = request.method.clone();
+    if let Some(protocol) = request.upgrade {
+        *head.method_mut() = Method::CONNECT;
+        head.extensions_mut().insert(Protocol::from_static(protocol));
+        // RFC 8441 §5: HTTP/2's own rules take the place of the key.
+        headers.remove(header::SEC_WEBSOCKET_KEY);
+    }
+    *head.headers_mut() = headers;
+    Some(head)
 }
 
 impl Inflow {
@@ -146,8 +181,7 @@ impl Inflow {
                 }
                 Ok(AnswerHead { status: head.status, headers, length })
             }
-            Self::Http2(Body::Http2Response(session)) => http2_answer(session).await,
-            Self::Http2(_) => Err(SendError::BadAnswer("there is no answer here".to_owned())),
+            Self::Http2 { response, body, .. } => http2_answer(response, body).await,
         }
     }
 
@@ -155,12 +189,22 @@ impl Inflow {
     pub(super) async fn pass_body(
         &mut self,
         sink: &mut Sink,
-        octets: &Cell<u64>,
-        seen: &dyn Fn(&HeaderMap),
+        flow: &Flow,
+        seen: &dyn Fn(&mut HeaderMap),
     ) -> Result<(), Broken> {
         match self {
-            Self::Http1 { body: Some(body), .. } | Self::Http2(body) => pass(body, sink, octets, seen).await,
-            Self::Http1 { body: None, .. } => Ok(()),
+            Self::Http1 { body: Some(body), .. } | Self::Http2 { body: Some(body), .. } => {
+                pass(body, sink, flow, seen).await
+            }
+            Self::Http1 { body: None, .. } | Self::Http2 { body: None, .. } => Ok(()),
+        }
+    }
+
+    /// Whether an answer with this status says that the protocol has changed.
+    pub(super) fn is_switched(&self, request: &Request, status: StatusCode) -> bool {
+        match self {
+            Self::Http1 { .. } => status == StatusCode::SWITCHING_PROTOCOLS,
+            Self::Http2 { .. } => request.upgrade.is_some() && status.is_success(),
         }
     }
 
@@ -169,24 +213,65 @@ impl Inflow {
         match self {
             Self::Http1 { body, closes, .. } => !*closes && body.take().is_some_and(|body| body.is_done()),
             // Its connection is shared already.
-            Self::Http2(_) => false,
+            Self::Http2 { .. } => false,
         }
     }
 }
 
-async fn http2_answer(session: &mut Http2Session) -> Result<AnswerHead, SendError> {
-    session.read_response_header().await.map_err(|error| SendError::BeforeAnswer(error.to_string()))?;
-    let ends = session.response_finished();
-    let head = session.response_header();
-    let head = head.ok_or_else(|| SendError::BadAnswer("there is no head".to_owned()))?;
-    let declared =
-        head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let length = match declared {
+async fn http2_answer(
+    response: &mut ResponseFuture,
+    body: &mut Option<Body>,
+) -> Result<AnswerHead, SendError> {
+    let head = std::future::poll_fn(|cx| {
+        // What comes before the answer comes first.
+        match response.poll_informational(cx) {
+            Poll::Ready(Some(Ok(head))) => return Poll::Ready(Ok(Err(head))),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        Pin::new(&mut *response).poll(cx).map_ok(Ok)
+    });
+    let head = match head.await.map_err(|error| SendError::of_h2(&error))? {
+        Ok(answer) => answer,
+        Err(early) => {
+            let (parts, ()) = early.into_parts();
+            return Ok(AnswerHead { status: parts.status, headers: parts.headers, length: BodyLength::None });
+        }
+    };
+    let (parts, mut stream) = head.into_parts();
+    let ends = stream.is_end_stream();
+    if ends {
+        check_end(&mut stream).await?;
+    }
+    let length = match content_length(&parts.headers)? {
         _ if ends => BodyLength::None,
         Some(octets) => BodyLength::Exactly(octets),
         None => BodyLength::Chunked,
     };
-    Ok(AnswerHead { status: head.status, headers: head.headers.clone(), length })
+    *body = Some(Body::Http2(stream));
+    Ok(AnswerHead { status: parts.status, headers: parts.headers, length })
+}
+
+/// `h2` calls a stream ended that was reset as well. One that is over has nothing to say, and says it at once.
+async fn check_end(stream: &mut h2::RecvStream) -> Result<(), SendError> {
+    match stream.data().await {
+        None => Ok(()),
+        Some(Ok(_)) => Err(SendError::BadAnswer("octets follow the end of the answer".to_owned())),
+        // RFC 9113 §8.1: it has answered and wants no more of the request.
+        Some(Err(error)) if error.is_remote() && error.reason() == Some(Reason::NO_ERROR) => Ok(()),
+        Some(Err(error)) => Err(SendError::InAnswer(error.to_string())),
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Result<Option<u64>, SendError> {
+    match body_length(headers) {
+        Ok(Some(BodyLength::Exactly(octets))) => Ok(Some(octets)),
+        Ok(None) => Ok(None),
+        Ok(Some(BodyLength::None | BodyLength::Chunked | BodyLength::UntilClose)) => {
+            Err(SendError::BadAnswer("HTTP/2 has no transfer codings".to_owned()))
+        }
+        Err(refusal) => Err(SendError::BadAnswer(refusal.to_string())),
+    }
 }
 
 /// Any 16 octets in base64 (RFC 6455 §4.1): they only show that the server knows the protocol.

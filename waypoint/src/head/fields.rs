@@ -46,11 +46,15 @@ pub(super) fn parse(lines: &[&[u8]]) -> Result<HeaderMap, Refusal> {
 pub fn parse_trailers(octets: &[u8]) -> Result<Option<(usize, HeaderMap)>, Refusal> {
     let Some(lines) = lines(octets)? else { return Ok(None) };
     let mut trailers = parse(&lines.lines)?;
-    // RFC 9110 §6.5.1: no framing, routing or authentication in trailers.
+    strip_trailers(&mut trailers);
+    Ok(Some((lines.taken, trailers)))
+}
+
+/// Removes what may not be said behind a body (RFC 9110 §6.5.1): framing, routing, authentication.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
     for name in NOT_IN_TRAILERS {
         trailers.remove(name);
     }
-    Ok(Some((lines.taken, trailers)))
 }
 
 /// Reads `Connection`.
@@ -97,7 +101,10 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
 }
 
 /// How a body is delimited by its fields (RFC 9112 §6.3); `None` when they do not say.
-pub(super) fn body_length(headers: &HeaderMap) -> Result<Option<BodyLength>, Refusal> {
+///
+/// # Errors
+/// When they say two things, or nothing that can be read in one way.
+pub fn body_length(headers: &HeaderMap) -> Result<Option<BodyLength>, Refusal> {
     let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     match (encodings.next(), lengths.next()) {

@@ -177,8 +177,23 @@ fn fields_of_one_connection_end_here() {
 fn only_a_plain_get_may_change_the_protocol() {
     let websocket = "GET /ws HTTP/1.1\nhost: a\nconnection: keep-alive, Upgrade\nupgrade: websocket";
     assert_eq!(request(websocket).unwrap().upgrade(), Some("websocket"));
-    let unasked = request("GET /ws HTTP/1.1\nhost: a\nupgrade: websocket").unwrap();
-    assert_eq!(unasked.upgrade(), None);
+    for (name, fields) in [
+        ("unasked", "upgrade: websocket"),
+        ("another protocol", "connection: upgrade, http2-settings\nupgrade: h2c\nhttp2-settings: AAMAAABk"),
+        ("a list", "connection: upgrade\nupgrade: websocket, h2c"),
+        ("twice", "connection: upgrade\nupgrade: websocket\nupgrade: h2c"),
+    ] {
+        assert_eq!(
+            request(&format!("GET /ws HTTP/1.1\nhost: a\n{fields}")).unwrap().upgrade(),
+            None,
+            "{name}"
+        );
+    }
+    assert_eq!(
+        request("POST /ws HTTP/1.1\nhost: a\nconnection: upgrade\nupgrade: websocket").unwrap().upgrade(),
+        None
+    );
+    assert_eq!(request("GET /ws HTTP/1.0\nconnection: upgrade\nupgrade: websocket").unwrap().upgrade(), None);
 }
 
 #[test]

@@ -200,16 +200,11 @@ async fn request(
     let identity = worker.identity().await.ok_or(DialError::NoIdentity)?;
     let authority = authority.to_string();
     let forwarded = headers::forwarded(caller.address, caller.service);
-    let client = key.client.to_string();
+    let client = key.client.as_ref().map(ToString::to_string);
     let baggage = worker.own_baggage();
-    let connect = ConnectRequest {
-        authority: &authority,
-        headers: &[
-            (headers::FORWARDED, &forwarded),
-            (headers::BAGGAGE, &baggage),
-            (headers::AMBIT_ORIGINAL_SOURCE, &client),
-        ],
-    };
+    let mut said = vec![(headers::FORWARDED, forwarded.as_str()), (headers::BAGGAGE, baggage.as_str())];
+    said.extend(client.as_deref().map(|client| (headers::AMBIT_ORIGINAL_SOURCE, client)));
+    let connect = ConnectRequest { authority: &authority, headers: &said };
     let dial = || dial(worker, tunnel, &identity);
     let opened = worker.tunnels.open(tunnel, identity.generation, &connect, dial).await;
     let mut stream = opened.map_err(|error| match error {
@@ -276,11 +271,13 @@ async fn within<T>(
     timeout(limit, future).await.map_err(|_| error(limit.as_secs()))
 }
 
-/// Keeps a worker's connections in order until aborted: lets idle ones go, and tunnels of an older
-/// certificate, which end with it at the latest after the grace.
+/// Keeps a worker's connections in order until aborted: lets idle ones go, those that are for everybody where
+/// a new policy names clients, and tunnels of an older certificate, which end with it at the latest after
+/// the grace.
 pub async fn upkeep(worker: Rc<Worker>) {
     let config = Arc::clone(&worker.shared.config);
     let mut identities = worker.shared.identity.clone();
+    let mut snapshots = worker.shared.snapshots.clone();
     let mut idle = HashSet::new();
     let mut expiries: Vec<(u64, SystemTime)> = Vec::new();
     let mut sweeps = tokio::time::interval(config.tunnel_idle_timeout.max(SWEEP_MIN) / 2);
@@ -292,6 +289,11 @@ pub async fn upkeep(worker: Rc<Worker>) {
             _ = sweeps.tick() => worker.tunnels.sweep(&mut idle),
             _ = connections.tick() => worker.connections.sweep(config.upstream_idle_timeout),
             changed = identities.changed() => if changed.is_err() { return },
+            true = snapshots.changed() => {
+                if let Some(snapshot) = snapshots.load() {
+                    worker.connections.leave_shared(&snapshot);
+                }
+            }
         }
         let Some(current) = identities.borrow_and_update().clone() else { continue };
         if expiries.last().is_none_or(|(generation, _)| *generation < current.generation) {

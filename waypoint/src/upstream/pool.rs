@@ -6,15 +6,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ambit_hbone::tunnel::Tunnel;
+use ambit_mesh::address::NetworkAddress;
+use ambit_mesh::http::WaypointSnapshot;
 use metrics::counter;
-use pingora_core::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
-use pingora_core::protocols::http::v2::client::Http2Session;
 use tokio::sync::Mutex;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::dial::{DialError, OnBehalf, connect};
-use super::{Key, Lease, Protocol, Session};
+use super::http2::{Http2Stream, Multiplexed};
+use super::{Carrier, Key, Lease, Protocol, Session};
 use crate::h1::Shared;
 use crate::wire::Wire;
 use crate::worker::Worker;
@@ -40,33 +41,12 @@ struct Entry {
     failed: Option<(Instant, Rc<DialError>)>,
 }
 
-/// An HTTP/2 connection.
-struct Multiplexed {
-    connection: ConnectionRef,
-    tunnel: Option<Tunnel>,
-    used: Instant,
-}
-
 impl Idle {
     /// Whether a request may go out on it: nothing has come, and who is at the other end stays. An agent that
     /// is replaced says GOAWAY, and waits until it is left.
     fn is_usable(&mut self) -> bool {
-        !is_leaving(self.wire.tunnel().as_ref()) && self.wire.is_quiet()
+        !self.wire.tunnel().as_ref().is_some_and(Tunnel::is_leaving) && self.wire.is_quiet()
     }
-}
-
-impl Multiplexed {
-    fn is_usable(&self) -> bool {
-        let connection = &self.connection;
-        !is_leaving(self.tunnel.as_ref())
-            && !connection.is_closed()
-            && !connection.is_shutting_down()
-            && !connection.ping_timedout()
-    }
-}
-
-fn is_leaving(tunnel: Option<&Tunnel>) -> bool {
-    tunnel.is_some_and(Tunnel::is_leaving)
 }
 
 impl Connections {
@@ -133,11 +113,30 @@ impl Connections {
         self.multiplexed.borrow_mut().retain(|_, entry| {
             // Somebody who holds the lock is about to use it.
             let Ok(mut entry) = entry.try_lock() else { return true };
-            entry.connections.retain(|one| {
-                one.is_usable() && !(one.connection.is_idle() && now.duration_since(one.used) >= limit)
-            });
+            entry.connections.retain(|one| one.is_usable() && !one.is_idle(limit));
             !entry.connections.is_empty()
         });
+    }
+
+    /// Lets go of connections that are for everybody, where policies of the endpoint now name clients. What
+    /// they carry still is the far end's to cut.
+    pub fn leave_shared(&self, snapshot: &WaypointSnapshot) {
+        let Some(own) = snapshot.own() else { return };
+        let stays = |key: &Key| match (&key.client, &key.carrier) {
+            (Some(_), _) | (None, Carrier::Plain { .. }) => true,
+            (None, Carrier::Hbone { authority, .. }) => {
+                let address = NetworkAddress { network: own.network.clone(), ip: authority.ip() };
+                let mesh = snapshot.mesh();
+                let endpoint = mesh.workload_by_address(&address);
+                endpoint.is_some_and(|endpoint| !mesh.policies_for(endpoint).name_clients())
+            }
+        };
+        for (_, entry) in self.idle.borrow_mut().extract_if(|key, _| !stays(key)) {
+            for idle in entry {
+                spawn_local(idle.wire.close());
+            }
+        }
+        self.multiplexed.borrow_mut().retain(|key, _| stays(key));
     }
 
     /// Connections held.
@@ -185,21 +184,20 @@ impl Connections {
         // Held across the dial: who comes meanwhile waits for it instead of dialling too.
         let mut entry = entry.lock().await;
         entry.connections.retain(Multiplexed::is_usable);
-        for one in entry.connections.iter_mut().filter(|one| one.connection.more_streams_allowed()) {
-            if let Ok(Some(stream)) = one.connection.spawn_stream().await {
-                one.used = Instant::now();
+        for one in &entry.connections {
+            if let Some(stream) = one.open().await {
                 counter!("ambit_upstream_reuses_total").increment(1);
-                return Ok(Lease { session: Session::Http2(Box::new(stream)), reused: true });
+                return Ok(Lease { session: Session::Http2(stream), reused: true });
             }
         }
         if let Some((_, error)) = entry.failed.as_ref().filter(|(when, _)| *when > came) {
             return Err(DialError::Shared(Rc::clone(error)));
         }
         match dial(worker, key, caller).await {
-            Ok((connection, tunnel, stream)) => {
+            Ok((connection, stream)) => {
                 entry.failed = None;
-                entry.connections.push(Multiplexed { connection, tunnel, used: Instant::now() });
-                Ok(Lease { session: Session::Http2(Box::new(stream)), reused: false })
+                entry.connections.push(connection);
+                Ok(Lease { session: Session::Http2(stream), reused: false })
             }
             Err(error) => {
                 let error = Rc::new(error);
@@ -214,37 +212,12 @@ async fn dial(
     worker: &Rc<Worker>,
     key: &Key,
     caller: &OnBehalf<'_>,
-) -> Result<(ConnectionRef, Option<Tunnel>, Http2Session), DialError> {
-    let wire = connect(worker, key, caller).await?;
-    let tunnel = wire.tunnel();
-    let connection = handshake(Box::new(wire), settings()).await;
-    let connection = connection.map_err(|error| DialError::Http2(error.to_string()))?;
-    let stream = connection.spawn_stream().await;
-    let stream = stream.map_err(|error| DialError::Http2(error.to_string()))?;
+) -> Result<(Multiplexed, Http2Stream), DialError> {
+    let connection = Multiplexed::begin(connect(worker, key, caller).await?).await?;
+    let stream = connection.open().await;
     let stream = stream.ok_or_else(|| DialError::Http2("it takes no streams".to_owned()))?;
-    Ok((connection, tunnel, stream))
-}
-
-fn settings() -> H2HandshakeSettings {
-    let mut settings = H2HandshakeSettings::new();
-    settings.max_streams = MAX_STREAMS;
-    settings.stream_window_size = Some(STREAM_WINDOW);
-    settings.connection_window_size = Some(CONNECTION_WINDOW);
-    settings.ping_interval = Some(PING_INTERVAL);
-    settings
+    Ok((connection, stream))
 }
 
 /// Idle connections kept for one key.
 const MAX_IDLE: usize = 256;
-
-/// Requests at once on one HTTP/2 connection, at most; the endpoint may allow fewer.
-const MAX_STREAMS: usize = 100;
-
-/// What an endpoint may send ahead of a client that does not read, for one stream; octets.
-const STREAM_WINDOW: u32 = 256 * 1024;
-
-/// The same for all streams of a connection: one that stalls must not stall the others.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-
-/// How a silent endpoint is found out.
-const PING_INTERVAL: Duration = Duration::from_secs(30);

@@ -43,9 +43,14 @@ use waypoint::worker::{self, Shared, WorkerHandle};
 
 /// Runs a test on one thread, as everything here must.
 pub(crate) fn run<F: Future<Output = ()>>(test: F) {
+    run_for(Duration::from_secs(120), test);
+}
+
+/// The same of a test that may take longer.
+pub(crate) fn run_for<F: Future<Output = ()>>(limit: Duration, test: F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
-        tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test hangs");
+        tokio::time::timeout(limit, test).await.expect("the test hangs");
     });
 }
 
@@ -59,6 +64,7 @@ pub(crate) struct Mesh {
     state: WaypointState,
     writer: SnapshotWriter,
     buffers: BufferPool,
+    _renewal: watch::Sender<Option<Arc<TlsIdentity>>>,
     _worker: WorkerHandle,
 }
 
@@ -82,6 +88,11 @@ pub(crate) const PORT: u16 = 8080;
 impl Mesh {
     /// Starts a waypoint whose service leads to an endpoint at `self.endpoint`, port [`PORT`].
     pub(crate) fn start(setup: Setup) -> Self {
+        Self::start_with(setup, &[])
+    }
+
+    /// The same with more on its command line.
+    pub(crate) fn start_with(setup: Setup, flags: &[&str]) -> Self {
         let endpoint = own_address();
         let vip = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 80);
         let root = Root::new();
@@ -96,24 +107,11 @@ impl Mesh {
             writer.publish(state.snapshot());
         }
         let (trigger, drain) = drain::channel();
-        let (_, identity) = watch::channel(Some(Arc::new(root.workload("waypoint"))));
-        let Command::Run(config) = Cli::parse_from([
-            "waypoint",
-            "run",
-            "--namespace",
-            "test",
-            "--gateway",
-            "waypoint",
-            "--service-account",
-            "waypoint",
-            "--pod-name",
-            "waypoint",
-            "--header-timeout",
-            "2s",
-            "--detect-timeout",
-            "300ms",
-        ])
-        .command;
+        let (renewal, identity) = watch::channel(Some(Arc::new(root.workload("waypoint"))));
+        let who = ["--namespace", "test", "--gateway", "waypoint", "--service-account", "waypoint"];
+        let short = ["--pod-name", "waypoint", "--header-timeout", "2s", "--detect-timeout", "300ms"];
+        let arguments = ["waypoint", "run"].iter().chain(&who).chain(&short).chain(flags);
+        let Command::Run(config) = Cli::parse_from(arguments).command;
         let shared = Shared { snapshots, config: Arc::new(config.data_path), identity, drain };
         let listener = worker::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
@@ -127,6 +125,7 @@ impl Mesh {
             state,
             writer,
             buffers: BufferPool::new(),
+            _renewal: renewal,
             _worker: worker,
         }
     }
@@ -160,15 +159,23 @@ impl Mesh {
         TcpListener::bind((self.endpoint, PORT)).await.unwrap()
     }
 
-    /// The endpoint's node agent: joins each CONNECT with the application, and keeps what was said.
-    pub(crate) async fn node_agent(&self) -> Rc<RefCell<Vec<Option<String>>>> {
+    /// The endpoint's node agent: joins each CONNECT with the application, and keeps for whom it was made.
+    pub(crate) async fn node_agent(&self) -> Said {
+        self.node_agent_that(|_| true).await
+    }
+
+    /// The same, of an agent that serves only for whom `admits` says.
+    pub(crate) async fn node_agent_that(&self, admits: fn(Option<&str>) -> bool) -> Said {
         let listener = TcpListener::bind((self.endpoint, 15008)).await.unwrap();
         let identity = self.root.workload("web");
         let said = Rc::new(RefCell::new(Vec::new()));
-        spawn_local(node_agent(listener, identity, self.buffers.clone(), Rc::clone(&said)));
+        spawn_local(node_agent(listener, identity, self.buffers.clone(), admits, Rc::clone(&said)));
         said
     }
 }
+
+/// What CONNECTs have said of whom they are for.
+type Said = Rc<RefCell<Vec<Option<String>>>>;
 
 /// Opens a stream to `authority`; the status if it is refused.
 pub(crate) async fn open(tunnel: &Tunnel, authority: SocketAddr) -> Result<Wire, u16> {
@@ -184,7 +191,8 @@ async fn node_agent(
     listener: TcpListener,
     identity: TlsIdentity,
     buffers: BufferPool,
-    said: Rc<RefCell<Vec<Option<String>>>>,
+    admits: fn(Option<&str>) -> bool,
+    said: Said,
 ) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
@@ -197,7 +205,12 @@ async fn node_agent(
         let said = Rc::clone(&said);
         spawn_local(async move {
             while let Some((head, mut stream)) = tunnel.next_request().await {
-                said.borrow_mut().push(head.headers().text("ambit-original-source").map(str::to_owned));
+                let client = head.headers().text("ambit-original-source");
+                said.borrow_mut().push(client.map(str::to_owned));
+                if !admits(client) {
+                    stream.refuse(401, &[]);
+                    continue;
+                }
                 let application = TcpStream::connect(head.authority().to_owned()).await.unwrap();
                 let application = Rc::new(Socket::new(application.into_std().unwrap()).unwrap());
                 stream.accept(&[]);
@@ -301,7 +314,8 @@ pub(crate) fn deny_account(account: &str) -> Change {
     policy("deny-account", vec![HttpRule { from, to: Vec::new(), when: Vec::new() }])
 }
 
-fn policy(name: &str, rules: Vec<HttpRule>) -> Change {
+/// A policy that denies by these rules.
+pub(crate) fn policy(name: &str, rules: Vec<HttpRule>) -> Change {
     Change::Http(HttpChange::Policy(Arc::new(HttpPolicy {
         name: PolicyName { namespace: "test".into(), name: name.into() },
         targets: vec![PolicyTarget::Service(service_name())],

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderName;
 use ipnet::IpNet;
 
 use super::client::{Client, Head};
@@ -328,15 +329,7 @@ impl Judge<'_> {
 
     fn condition(self, condition: &Condition) -> bool {
         match condition {
-            Condition::RequestHeader { name, values } => self.of_request(values, |asked, wanted| {
-                // HTTP/2 has no header Host, and a server may take either for the other.
-                let value = match *name == http::header::HOST {
-                    true => Some(Cow::Borrowed(asked.authority.as_str())),
-                    false => joined(asked.head.headers, name),
-                };
-                // Istio: `*` asks that the header is there, also an empty one.
-                value.is_some_and(|value| *wanted == StringMatch::Presence || wanted.matches(&value))
-            }),
+            Condition::RequestHeader { name, values } => self.header(name, values),
             Condition::SourceIp(values) | Condition::RemoteIp(values) => self.client_ip(values),
             Condition::SourceNamespace(values) => self.namespace(values),
             Condition::SourceServiceAccount(values) => self.service_account(values),
@@ -346,6 +339,30 @@ impl Judge<'_> {
             Condition::DestinationPort(values) => self.destination_port(values),
             Condition::Unknown(_) => self.unknown,
         }
+    }
+
+    /// A header that came several times has its values joined, as Istio has it. A server may take any one of
+    /// them instead, so that what denies looks at each, and what allows is not met by leaving one out.
+    fn header(self, name: &HeaderName, values: &Values) -> bool {
+        if values.is_empty() {
+            return true;
+        }
+        let Some(asked) = &self.facts.asked else { return self.unknown };
+        let forms = asked.forms_of(name);
+        // Istio: `*` asks that the header is there, also an empty one.
+        let is = |wanted: &StringMatch, form: &str| *wanted == StringMatch::Presence || wanted.matches(form);
+        let some = |wanted: &StringMatch| forms.iter().any(|form| is(wanted, form));
+        let every = |wanted: &StringMatch| !forms.is_empty() && forms.iter().all(|form| is(wanted, form));
+        let joined = |wanted: &StringMatch| forms.first().is_some_and(|form| is(wanted, form));
+        let is_wanted = match self.unknown {
+            true => values.any_of.iter().any(some),
+            false => values.any_of.iter().any(joined),
+        };
+        let is_unwanted = match self.unknown {
+            true => values.none_of.iter().any(every),
+            false => values.none_of.iter().any(some),
+        };
+        (values.any_of.is_empty() || is_wanted) && !is_unwanted
     }
 
     fn of_request<T>(self, values: &Values<T>, matches: impl Fn(&Asked<'_>, &T) -> bool) -> bool {
@@ -389,6 +406,21 @@ impl Judge<'_> {
 }
 
 impl Asked<'_> {
+    /// What a header may be read as: its values joined, and where there are several each by itself.
+    fn forms_of(&self, name: &HeaderName) -> Vec<Cow<'_, str>> {
+        // HTTP/2 has no header Host, and a server may take either for the other.
+        if *name == http::header::HOST {
+            return vec![Cow::Borrowed(self.authority.as_str())];
+        }
+        let headers = self.head.headers;
+        let mut forms: Vec<_> = joined(headers, name).into_iter().collect();
+        let values = headers.get_all(name);
+        if values.iter().nth(1).is_some() {
+            forms.extend(values.iter().map(|value| String::from_utf8_lossy(value.as_bytes())));
+        }
+        forms
+    }
+
     /// With and without its port, and without the dot at the end of a full name.
     fn has_host(&self, want: &StringMatch) -> bool {
         let host = host_of(&self.authority);

@@ -69,6 +69,8 @@ pub(crate) struct Ranked {
     policies: Vec<Arc<AuthorizationPolicy>>,
     /// Absent where asking one after the other is as good. It follows from the policies.
     index: Option<Arc<Index>>,
+    /// How many of them name clients. It follows from the policies, too.
+    naming: usize,
 }
 
 impl Ranked {
@@ -89,27 +91,25 @@ impl Ranked {
     }
 
     fn push(&mut self, policy: Arc<AuthorizationPolicy>) {
+        self.naming += usize::from(policy.names_clients());
         self.policies.push(policy);
         self.index = None;
     }
 
     fn put(&mut self, policy: Arc<AuthorizationPolicy>) {
-        match self.position(&policy.name) {
-            Ok(at) => self.policies[at] = policy,
-            Err(at) => self.policies.insert(at, policy),
-        }
+        self.remove(&policy.name);
+        self.naming += usize::from(policy.names_clients());
+        let at = self.policies.partition_point(|other| other.name < policy.name);
+        self.policies.insert(at, policy);
         self.index = None;
     }
 
     fn remove(&mut self, name: &PolicyName) {
-        if let Ok(at) = self.position(name) {
-            self.policies.remove(at);
+        if let Ok(at) = self.policies.binary_search_by(|other| other.name.cmp(name)) {
+            let removed = self.policies.remove(at);
+            self.naming -= usize::from(removed.names_clients());
             self.index = None;
         }
-    }
-
-    fn position(&self, name: &PolicyName) -> Result<usize, usize> {
-        self.policies.binary_search_by(|other| other.name.cmp(name))
     }
 }
 
@@ -154,6 +154,13 @@ impl PoliciesFor<'_> {
     /// How many enforced ALLOW policies there are.
     pub fn allow_count(&self) -> usize {
         self.sets().map(|set| set.allow.policies.len()).sum()
+    }
+
+    /// Whether any of them depends on who the peer is: whoever connects for somebody else has to say for whom.
+    /// One that was never received may.
+    pub fn name_clients(&self) -> bool {
+        let naming = |set: &PolicySet| set.deny.naming + set.allow.naming + set.dry_run.naming;
+        self.missing().is_some() || self.sets().any(|set| naming(set) > 0)
     }
 
     /// The first policy that the workload names and that was never received.

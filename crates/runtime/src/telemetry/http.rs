@@ -14,6 +14,8 @@ const REQUESTS: &str = "istio_requests_total";
 const DURATION: &str = "istio_request_duration_milliseconds";
 const REQUEST_BYTES: &str = "istio_request_bytes";
 const RESPONSE_BYTES: &str = "istio_response_bytes";
+const REQUEST_MESSAGES: &str = "istio_request_messages_total";
+const RESPONSE_MESSAGES: &str = "istio_response_messages_total";
 
 /// One request that has ended.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +36,10 @@ pub struct RequestMetrics<'a> {
     pub request_bytes: u64,
     /// Octets of the answer's body.
     pub response_bytes: u64,
+    /// Messages of the request; of gRPC alone.
+    pub request_messages: u64,
+    /// Messages of the answer; of gRPC alone.
+    pub response_messages: u64,
 }
 
 impl RequestMetrics<'_> {
@@ -46,6 +52,10 @@ impl RequestMetrics<'_> {
         {
             series.request_bytes.record(self.request_bytes as f64);
             series.response_bytes.record(self.response_bytes as f64);
+        }
+        if let Some(messages) = &series.messages {
+            messages.request.increment(self.request_messages);
+            messages.response.increment(self.response_messages);
         }
     }
 
@@ -69,6 +79,13 @@ struct Series {
     duration: Histogram,
     request_bytes: Histogram,
     response_bytes: Histogram,
+    messages: Option<Messages>,
+}
+
+/// The same of gRPC alone.
+struct Messages {
+    request: Counter,
+    response: Counter,
 }
 
 /// A thread's handles. All are let go together, well before a series of theirs could end under them.
@@ -96,7 +113,12 @@ impl Cache {
         let entry = self.series.entry(hasher.finish());
         Rc::clone(entry.or_insert_with(|| {
             let labels = request.labels();
+            let messages = request.grpc.then(|| Messages {
+                request: counter!(REQUEST_MESSAGES, labels.clone()),
+                response: counter!(RESPONSE_MESSAGES, labels.clone()),
+            });
             Rc::new(Series {
+                messages,
                 requests: counter!(REQUESTS, labels.clone()),
                 duration: histogram!(DURATION, labels.clone()),
                 request_bytes: histogram!(REQUEST_BYTES, labels.clone()),
@@ -115,6 +137,8 @@ const MAX_CACHED: usize = 1024;
 /// Registers the help texts.
 pub(super) fn describe() {
     describe_counter!(REQUESTS, "Requests that have ended.");
+    describe_counter!(REQUEST_MESSAGES, "Messages of gRPC requests that have ended.");
+    describe_counter!(RESPONSE_MESSAGES, "Messages of answers to gRPC requests.");
     describe_histogram!(DURATION, "From a request's head to the end of its answer, in milliseconds.");
     describe_histogram!(REQUEST_BYTES, "Octets of requests' bodies.");
     describe_histogram!(RESPONSE_BYTES, "Octets of answers' bodies.");

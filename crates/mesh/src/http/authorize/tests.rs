@@ -159,6 +159,31 @@ fn a_rule_matches_by_all_that_it_says() {
 }
 
 #[test]
+fn a_header_that_came_twice_gets_around_nothing() {
+    use HttpAction::{Allow, Deny};
+    let header = |values| when(Condition::RequestHeader { name: HeaderName::from_static("x-team"), values });
+    let wanted = |text: &str| header(exact(&[text]));
+    let unwanted = |text: &str| header(Values { any_of: vec![], none_of: exact(&[text]).any_of });
+    let teams =
+        |teams: &[&'static str]| teams.iter().fold(get("/"), |asked, team| asked.with("x-team", team));
+    for (name, action, rule, asked, expected) in [
+        ("DENY by the first", Deny, wanted("blue"), teams(&["blue", "red"]), false),
+        ("DENY by the last", Deny, wanted("blue"), teams(&["red", "blue"]), false),
+        ("DENY by both together", Deny, wanted("red,blue"), teams(&["red", "blue"]), false),
+        ("DENY by none", Deny, wanted("blue"), teams(&["red", "green"]), true),
+        ("DENY but for one that is not alone", Deny, unwanted("blue"), teams(&["blue", "red"]), false),
+        ("DENY but for one", Deny, unwanted("blue"), teams(&["blue"]), true),
+        ("DENY but for one, without", Deny, unwanted("blue"), get("/"), false),
+        ("ALLOW by one that is not alone", Allow, wanted("blue"), teams(&["blue", "red"]), false),
+        ("ALLOW but for one that is not alone", Allow, unwanted("blue"), teams(&["red", "blue"]), false),
+        ("ALLOW but for one", Allow, unwanted("blue"), teams(&["red", "green"]), true),
+        ("ALLOW but for one, without", Allow, unwanted("blue"), get("/"), true),
+    ] {
+        assert_eq!(allowed(vec![policy("p", action, vec![rule])], &asked), expected, "{name}");
+    }
+}
+
+#[test]
 fn a_template_goes_by_segments() {
     for (template, path, expected) in [
         ("/a/{*}", "/a/b", true),
