@@ -32,6 +32,8 @@ pub(crate) enum Part {
 const CONTROL: &str = "control";
 const AGENTS: &str = "ztunnel";
 const LEASE: &str = "ambit-control";
+/// By this annotation pods are known to be of a restart.
+const RESTARTED: &str = "kubectl.kubernetes.io/restartedAt";
 /// Between two looks at a rollout.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -71,7 +73,7 @@ impl Mesh {
     /// When the API server refuses.
     pub(crate) async fn restart(&self, part: Part) -> Result<()> {
         let now = Timestamp::now().to_string();
-        let annotations = json!({"kubectl.kubernetes.io/restartedAt": now});
+        let annotations = json!({RESTARTED: now});
         let patch =
             Patch::Strategic(json!({"spec": {"template": {"metadata": {"annotations": annotations}}}}));
         let parameters = PatchParams::default();
@@ -90,11 +92,11 @@ impl Mesh {
     pub(crate) async fn rolled(&self, part: Part, within: Duration) -> Result<()> {
         let end = Instant::now() + within;
         loop {
-            let (is_through, selector, pods) = self.rollout(part).await?;
-            let counts = |pod: &&Pod| part == Part::Control || pod.metadata.deletion_timestamp.is_none();
-            let left = self.pods_of(&selector).await?.iter().filter(counts).count();
-            let is_alone = left == usize::try_from(pods).unwrap_or(0);
-            if is_through && is_alone {
+            let is_through = match part {
+                Part::Control => self.control_is_through().await?,
+                Part::Agents => self.agents_are_through().await?,
+            };
+            if is_through {
                 return Ok(());
             }
             if Instant::now() >= end {
@@ -104,30 +106,38 @@ impl Mesh {
         }
     }
 
-    /// Whether all pods are of the newest version and available, whose they are, and how many there should be.
-    async fn rollout(&self, part: Part) -> Result<(bool, LabelSelector, i32)> {
-        match part {
-            Part::Control => {
-                let object = self.deployments().get(CONTROL).await?;
-                let spec = object.spec.context("a Deployment without spec")?;
-                let status = object.status.unwrap_or_default();
-                let wanted = spec.replicas.unwrap_or(1);
-                let is_through = status.observed_generation >= object.metadata.generation
-                    && status.updated_replicas.unwrap_or(0) == wanted
-                    && status.available_replicas.unwrap_or(0) == wanted;
-                Ok((is_through, spec.selector, wanted))
-            }
-            Part::Agents => {
-                let object = self.daemon_sets().get(AGENTS).await?;
-                let spec = object.spec.context("a DaemonSet without spec")?;
-                let status = object.status.unwrap_or_default();
-                let wanted = status.desired_number_scheduled;
-                let is_through = status.observed_generation >= object.metadata.generation
-                    && status.updated_number_scheduled.unwrap_or(0) == wanted
-                    && status.number_available.unwrap_or(0) == wanted;
-                Ok((is_through, spec.selector, wanted))
-            }
-        }
+    /// Whether all pods of control are of the newest version and available, and no other is left.
+    async fn control_is_through(&self) -> Result<bool> {
+        let object = self.deployments().get(CONTROL).await?;
+        let spec = object.spec.context("a Deployment without spec")?;
+        let status = object.status.unwrap_or_default();
+        let wanted = spec.replicas.unwrap_or(1);
+        let left = self.pods_of(&spec.selector).await?.len();
+        Ok(status.observed_generation >= object.metadata.generation
+            && status.updated_replicas.unwrap_or(0) == wanted
+            && status.available_replicas.unwrap_or(0) == wanted
+            && left == usize::try_from(wanted).unwrap_or(0))
+    }
+
+    /// Whether each node has an agent of the newest version that is ready.
+    ///
+    /// The DaemonSet's own status counts the oldest pod of each node, which is that of before for as long as it
+    /// drains connections that stay open.
+    async fn agents_are_through(&self) -> Result<bool> {
+        let object = self.daemon_sets().get(AGENTS).await?;
+        let spec = object.spec.context("a DaemonSet without spec")?;
+        let wanted = object.status.unwrap_or_default().desired_number_scheduled;
+        let template = spec.template.metadata.unwrap_or_default().annotations.unwrap_or_default();
+        let restarted = template.get(RESTARTED);
+        let is_new = |pod: &&Pod| {
+            let metadata = &pod.metadata;
+            let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            metadata.deletion_timestamp.is_none()
+                && metadata.annotations.as_ref().and_then(|all| all.get(RESTARTED)) == restarted
+                && conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
+        };
+        let new = self.pods_of(&spec.selector).await?.iter().filter(is_new).count();
+        Ok(new == usize::try_from(wanted).unwrap_or(0))
     }
 
     async fn pods_of(&self, selector: &LabelSelector) -> Result<Vec<Pod>> {
@@ -141,7 +151,8 @@ impl Mesh {
     /// # Errors
     /// When there is none, or the API server refuses.
     pub(crate) async fn kill_control(&self) -> Result<String> {
-        let (_, selector, _) = self.rollout(Part::Control).await?;
+        let control = self.deployments().get(CONTROL).await?;
+        let selector = control.spec.context("a Deployment without spec")?.selector;
         let names: Vec<String> =
             self.pods_of(&selector).await?.into_iter().filter_map(|pod| pod.metadata.name).collect();
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
