@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::str::FromStr;
 
 use ambit_tests::sandbox;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -128,19 +128,28 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
     }
     sandbox::die_with_parent()?;
     let stages = if settings.only.is_empty() { &Stage::ALL[..] } else { &settings.only };
-    let (mut machine, mut readings) = (None, Vec::new());
+    let (mut machine, mut readings, mut failed) = (None, Vec::new(), Ok(()));
     for stage in stages {
-        let (of, taken) = run_inside(*stage)?;
-        machine.get_or_insert(of);
-        readings.push(taken);
+        match run_inside(*stage) {
+            Ok((of, taken)) => {
+                machine.get_or_insert(of);
+                readings.push(taken);
+            }
+            // What was measured before is handed out all the same.
+            Err(error) => {
+                failed = Err(error);
+                break;
+            }
+        }
     }
-    let report = Report::new(settings, machine.context("no stage was asked for")?, readings);
+    let Some(machine) = machine else { return failed.and_then(|()| bail!("no stage was asked for")) };
+    let report = Report::new(settings, machine, readings);
     write!(stdout(), "{}", report.tables())?;
     if let Some(file) = &settings.json {
         let text = serde_json::to_string_pretty(&report)? + "\n";
         fs::write(file, text).with_context(|| file.display().to_string())?;
     }
-    Ok(())
+    failed
 }
 
 fn run_inside(stage: Stage) -> Result<(Machine, Taken)> {
