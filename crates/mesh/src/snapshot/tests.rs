@@ -9,7 +9,7 @@ use super::*;
 use crate::fixtures::{
     at, endpoint, ip, policy, policy_name, service, service_name, snapshot, uid, workload,
 };
-use crate::policy::{Action, PolicyNames};
+use crate::policy::{Action, Clause, Match, PolicyNames, Rule, StringMatch};
 use crate::workload::{NetworkMode, TunnelProtocol};
 
 /// What a change is about: later changes of the same key replace earlier ones.
@@ -209,6 +209,34 @@ fn policies_are_found_by_scope_and_by_name() {
     assert_eq!(names, ["root/global", "shop/namespace", "shop/named"]);
     assert_eq!(policies.missing(), Some(&policy_name("shop", "gone")));
     assert_eq!((policies.deny().count(), policies.dry_run().count()), (0, 0));
+}
+
+#[test]
+fn policies_that_name_clients_are_known_as_they_come_and_go() {
+    let anybody = Match { principals: vec![StringMatch::Presence], ..Match::default() };
+    let somebody = Match { namespaces: vec![StringMatch::Exact("shop".into())], ..Match::default() };
+    let nobody = Match { destination_ports: vec![8080], ..Match::default() };
+    let one = |name: &str, scope, matches: &Match| {
+        let rule = Rule { clauses: vec![Clause { any_of: vec![matches.clone()] }] };
+        Change::from(AuthorizationPolicy { scope, ..policy(name, Action::Deny, vec![rule]) })
+    };
+    let web = workload("web", &["10.0.0.1"]);
+    let mut state = State::default();
+    let mut asks = |change| {
+        state.apply([change]);
+        state.snapshot().policies_for(&web).name_clients()
+    };
+    assert!(!asks(web.clone().into()));
+    assert!(!asks(one("p", PolicyScope::Namespace, &anybody)));
+    assert!(!asks(one("q", PolicyScope::Global, &nobody)));
+    assert!(asks(one("p", PolicyScope::Namespace, &somebody)));
+    assert!(asks(one("p", PolicyScope::Global, &somebody)), "it has moved");
+    assert!(!asks(one("p", PolicyScope::Global, &nobody)));
+    assert!(asks(one("q", PolicyScope::Namespace, &somebody)));
+    assert!(!asks(Change::RemovePolicy(policy("q", Action::Deny, Vec::new()).name)));
+    let names = [policy_name("shop", "missing")].into_iter().collect();
+    let unknown = Workload { authorization_policies: names, ..web.clone() };
+    assert!(state.snapshot().policies_for(&unknown).name_clients(), "what was never received may");
 }
 
 #[test]
