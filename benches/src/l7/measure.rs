@@ -84,14 +84,13 @@ pub(super) fn stage(settings: &Settings, stage: Stage) -> Result<Taken> {
     let mut taken = Taken::default();
     for round in 0..=settings.rounds {
         let counts = round > 0;
-        let seconds = if counts { settings.seconds } else { 1 };
         for (number, work) in Work::of(stage).iter().enumerate() {
             for place in 0..lanes.len() {
                 let lane = &lanes[(place + number + round as usize) % lanes.len()];
                 if !work.exists_on(lane.way) {
                     continue;
                 }
-                let readings = once(lane, *work, seconds, processors)
+                let readings = once(lane, *work, settings.seconds, processors)
                     .with_context(|| format!("{work} in {stage}, {}, round {round}", lane.way))?;
                 for (metric, value) in readings.into_iter().filter(|_| counts) {
                     taken.add(stage, *work, metric, lane.way, value);
