@@ -2,7 +2,8 @@
 
 use ambit_tests::cluster::crowd::Pod;
 use ambit_tests::cluster::kinds::{
-    DEPLOYMENTS, EVENTS, GATEWAY_CLASSES, GATEWAYS, GRPC_ROUTES, HTTP_ROUTES, PEER_AUTHENTICATIONS, POLICIES, SERVICES,
+    DEPLOYMENTS, EVENTS, GATEWAY_CLASSES, GATEWAYS, GRPC_ROUTES, HTTP_ROUTES, PEER_AUTHENTICATIONS, POLICIES,
+    SERVICES,
 };
 use ambit_tests::wait::until_answered;
 use anyhow::{Context, Result, ensure};
@@ -17,7 +18,10 @@ pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()
     mesh.define_gateway_api().await?;
     // An installation before may have left it.
     if mesh.place.api(GATEWAY_CLASSES).get_opt("ambit-waypoint").await?.is_some() {
-        GATEWAY_CLASSES.api(mesh.place.client.clone(), "").delete("ambit-waypoint", &Default::default()).await?;
+        GATEWAY_CLASSES
+            .api(mesh.place.client.clone(), "")
+            .delete("ambit-waypoint", &Default::default())
+            .await?;
     }
     mesh.enrol(true).await?;
     mesh.pods().run_all([Pod::numbered(0)]).await?;
