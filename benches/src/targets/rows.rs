@@ -103,7 +103,7 @@ fn elsewhere() -> Vec<Row> {
     let of = |row, note| Row { row, wanted: Wanted::Elsewhere, note };
     vec![
         of("no futex wait and no wake of another worker per request", "counted by tests/tests/e2e/costs.rs"),
-        of("waypoint, one worker", "needs the waypoint; not on the layer-4 path"),
+        of("waypoint, one worker", "scripts/bench l7"),
         of("100,000 workloads in the snapshot", "scripts/bench scale workloads"),
         of("policy evaluation, 10,000 policies", "scripts/bench scale policies"),
     ]
