@@ -27,12 +27,12 @@ use serde::de::DeserializeOwned;
 
 pub use authorization_policy::AuthorizationPolicy;
 pub use endpoint_slice::EndpointSlice;
-pub use gateway_api::{Gateway, GrpcRoute, HttpRoute};
+pub use gateway_api::{ConnectionRoute, Gateway, GrpcRoute, HttpRoute};
 pub use key::ObjectKey;
 pub use kind::{Kind, KnownKind};
 pub use meta::Meta;
 pub use namespace::Namespace;
-pub use networking::{DestinationRule, VirtualService};
+pub use networking::{DestinationRule, ServiceEntry, VirtualService};
 pub use node::Node;
 pub use peer_authentication::PeerAuthentication;
 pub use pod::Pod;
@@ -69,10 +69,16 @@ pub enum Object {
     HttpRoute(HttpRoute),
     /// `gateway.networking.k8s.io` GRPCRoute.
     GrpcRoute(GrpcRoute),
+    /// `gateway.networking.k8s.io` TCPRoute.
+    TcpRoute(ConnectionRoute),
+    /// `gateway.networking.k8s.io` TLSRoute.
+    TlsRoute(ConnectionRoute),
     /// `networking.istio.io` VirtualService.
     VirtualService(VirtualService),
     /// `networking.istio.io` DestinationRule.
     DestinationRule(DestinationRule),
+    /// `networking.istio.io` ServiceEntry.
+    ServiceEntry(ServiceEntry),
 }
 
 /// The text or value that an object is read from.
@@ -129,8 +135,11 @@ impl Object {
             KnownKind::Gateway => Self::Gateway(body.read()?),
             KnownKind::HttpRoute => Self::HttpRoute(body.read()?),
             KnownKind::GrpcRoute => Self::GrpcRoute(body.read()?),
+            KnownKind::TcpRoute => Self::TcpRoute(body.read()?),
+            KnownKind::TlsRoute => Self::TlsRoute(body.read()?),
             KnownKind::VirtualService => Self::VirtualService(body.read()?),
             KnownKind::DestinationRule => Self::DestinationRule(body.read()?),
+            KnownKind::ServiceEntry => Self::ServiceEntry(body.read()?),
         })
     }
 
@@ -149,8 +158,11 @@ impl Object {
             | Self::Gateway(Gateway { metadata, .. })
             | Self::HttpRoute(HttpRoute { metadata, .. })
             | Self::GrpcRoute(GrpcRoute { metadata, .. })
+            | Self::TcpRoute(ConnectionRoute { metadata, .. })
+            | Self::TlsRoute(ConnectionRoute { metadata, .. })
             | Self::VirtualService(VirtualService { metadata, .. })
-            | Self::DestinationRule(DestinationRule { metadata, .. }) => metadata,
+            | Self::DestinationRule(DestinationRule { metadata, .. })
+            | Self::ServiceEntry(ServiceEntry { metadata, .. }) => metadata,
         }
     }
 
@@ -174,8 +186,11 @@ impl Object {
             | KnownKind::Gateway
             | KnownKind::HttpRoute
             | KnownKind::GrpcRoute
+            | KnownKind::TcpRoute
+            | KnownKind::TlsRoute
             | KnownKind::VirtualService
-            | KnownKind::DestinationRule => None,
+            | KnownKind::DestinationRule
+            | KnownKind::ServiceEntry => None,
         }
     }
 }

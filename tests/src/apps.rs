@@ -13,6 +13,8 @@ use crate::sandbox::WORK;
 
 /// Port of [`nginx`].
 pub const NGINX: u16 = 8080;
+/// Port of [`nginx_tls`].
+pub const NGINX_TLS: u16 = 8443;
 /// Port of [`redis`].
 pub const REDIS: u16 = 6379;
 /// Port of [`iperf3`] for data from client to server.
@@ -45,6 +47,33 @@ pub fn nginx(pod: &Pod, body: &str) -> Result<()> {
     let mut command = pod.command("nginx");
     command.args(["-e", "stderr", "-c"]).arg(&file);
     pod.host("nginx", NGINX, &mut command)
+}
+
+/// Starts nginx for HTTPS with a certificate of its own making: every path answers `body`.
+///
+/// # Errors
+/// When it does not start.
+pub fn nginx_tls(pod: &Pod, body: &str) -> Result<()> {
+    let directory = directory(pod, "nginx-tls")?;
+    let key = rcgen::KeyPair::generate()?;
+    let certificate =
+        rcgen::CertificateParams::new(Vec::from(["a.example".to_owned()]))?.self_signed(&key)?;
+    fs::write(directory.join("cert.pem"), certificate.pem())?;
+    fs::write(directory.join("key.pem"), key.serialize_pem())?;
+    let configuration = format!(
+        "daemon off; worker_processes 1; pid {0}/pid; user root;\n\
+         events {{ worker_connections 1024; }}\n\
+         http {{\n  access_log off;\n  client_body_temp_path {0}/body;\n  server {{\n\
+         \x20   listen {NGINX_TLS} ssl; listen [::]:{NGINX_TLS} ssl;\n    default_type text/plain;\n\
+         \x20   ssl_certificate {0}/cert.pem; ssl_certificate_key {0}/key.pem;\n\
+         \x20   location / {{ return 200 \"{body}\"; }}\n  }}\n}}\n",
+        directory.display()
+    );
+    let file = directory.join("nginx.conf");
+    fs::write(&file, configuration)?;
+    let mut command = pod.command("nginx");
+    command.args(["-e", "stderr", "-c"]).arg(&file);
+    pod.host("nginx", NGINX_TLS, &mut command)
 }
 
 /// Gives nginx a file to serve at `/file`: `content` over and over, `size` bytes.

@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod cni;
 pub mod configuration;
 pub mod control;
+pub mod echo;
 pub mod envoy;
 pub mod explain;
 pub mod handover;

@@ -14,8 +14,9 @@ use ambit_hbone::tls::TlsSession;
 use ambit_hbone::tunnel::{self, HandshakeError, Keepalive, Tunnel, TunnelStream};
 use ambit_identity::verify::{PeerRefused, VerifiedPeer, accepted_peer};
 use ambit_mesh::address::{Authority, InvalidAuthority, canonical_socket};
-use ambit_mesh::http::{Client, Destination, NotServed};
+use ambit_mesh::http::{Client, NotServed, Reading};
 use ambit_mesh::policy::Peer;
+use ambit_mesh::service::AppProtocol;
 use metrics::counter;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
@@ -180,13 +181,13 @@ async fn serve_stream(
     mut stream: TunnelStream,
 ) {
     let _counted = worker.count();
-    match admit(&worker, &head).await {
-        Ok((authority, destination)) => {
+    let identity = peer.id().clone();
+    let client = Client { peer: Peer::Verified(identity.clone()), ip: address.ip() };
+    match admit(&worker, &head, &client).await {
+        Ok((authority, protocol)) => {
             stream.accept(&[(headers::BAGGAGE, &worker.own_baggage())]);
-            let identity = peer.id().clone();
-            let client = Client { peer: Peer::Verified(identity.clone()), ip: address.ip() };
             let caller = Caller { client, identity, address, local, authority };
-            downstream::serve(&worker, Rc::new(caller), Wire::of_tunnel(stream), destination.protocol).await;
+            downstream::serve(&worker, Rc::new(caller), Wire::of_tunnel(stream), protocol).await;
         }
         Err(failure) => {
             counter!("ambit_downstream_connects_refused_total").increment(1);
@@ -200,7 +201,13 @@ async fn serve_stream(
     }
 }
 
-async fn admit(worker: &Worker, head: &RequestHead) -> Result<(Authority, Destination), Failure> {
+/// What a CONNECT is for, and the protocol that is spoken there: where a route is of connections nobody looks for
+/// requests.
+async fn admit(
+    worker: &Worker,
+    head: &RequestHead,
+    client: &Client,
+) -> Result<(Authority, AppProtocol), Failure> {
     if !head.is_connect() {
         return Err(Failure::NotConnect);
     }
@@ -208,5 +215,9 @@ async fn admit(worker: &Worker, head: &RequestHead) -> Result<(Authority, Destin
     let wait = worker.shared.config.unknown_wait;
     let snapshot = worker.shared.snapshots.first(wait).await.ok_or(Failure::NoSnapshot)?;
     let destination = snapshot.destination(&authority)?;
-    Ok((authority, destination))
+    let protocol = match snapshot.reading(&destination, client) {
+        Reading::Requests => destination.protocol,
+        Reading::ServerName | Reading::Nothing => AppProtocol::Tcp,
+    };
+    Ok((authority, protocol))
 }

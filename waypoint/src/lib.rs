@@ -20,6 +20,7 @@ pub mod head;
 pub mod ingress;
 pub mod opaque;
 pub mod record;
+pub mod server_name;
 pub mod state;
 pub mod upstream;
 pub mod wire;

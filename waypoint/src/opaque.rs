@@ -4,13 +4,14 @@ use std::io;
 use std::rc::Rc;
 
 use ambit_mesh::decide::ResponseFlag;
-use ambit_mesh::http::{Backend, HttpDenied, NotServed, UpstreamError, authorize_connection};
+use ambit_mesh::http::{HttpDenied, NotRouted, NotServed, Reading, UpstreamError, authorize_connection};
 use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::h1::Shared;
 use crate::ingress::Caller;
 use crate::record::ConnectionRecord;
+use crate::server_name::{LONGEST, ServerName, server_name};
 use crate::state::SnapshotReader;
 use crate::upstream::{Carrier, DialError, Key, OnBehalf, Protocol, connect};
 use crate::wire::Wire;
@@ -25,6 +26,10 @@ enum Failure {
     NotServed(#[from] NotServed),
     #[error(transparent)]
     Denied(#[from] HttpDenied),
+    #[error(transparent)]
+    NotRouted(#[from] NotRouted),
+    #[error("the service has a TLSRoute, and no TLS began within {seconds} s")]
+    NoTls { seconds: u64 },
     #[error(transparent)]
     NoEndpoint(#[from] UpstreamError),
     #[error(transparent)]
@@ -41,20 +46,23 @@ impl Failure {
     fn flag(&self) -> ResponseFlag {
         match self {
             Self::Denied(_) => ResponseFlag::Denied,
-            Self::NoSnapshot | Self::NotServed(_) | Self::NoEndpoint(_) | Self::Dial(_) => {
-                ResponseFlag::ConnectFailure
-            }
+            Self::NoSnapshot
+            | Self::NotServed(_)
+            | Self::NotRouted(_)
+            | Self::NoTls { .. }
+            | Self::NoEndpoint(_)
+            | Self::Dial(_) => ResponseFlag::ConnectFailure,
             Self::Downstream(_) | Self::Upstream(_) | Self::Idle => ResponseFlag::None,
         }
     }
 }
 
 /// Serves one connection to its end.
-pub async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: Wire) {
+pub async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, mut wire: Wire) {
     let mut record = ConnectionRecord::new(worker, caller);
     // Before the one that is decided by: no change of policy falls in between.
     let snapshots = worker.shared.snapshots.from_now();
-    match establish(worker, caller, &mut record).await {
+    match establish(worker, caller, &mut wire, &mut record).await {
         Ok(upstream) => carry(worker, caller, (wire, upstream), record, snapshots).await,
         Err(failure) => {
             wire.abort();
@@ -66,18 +74,20 @@ pub async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: Wire) {
 async fn establish(
     worker: &Rc<Worker>,
     caller: &Caller,
+    downstream: &mut Wire,
     record: &mut ConnectionRecord,
 ) -> Result<Wire, Failure> {
     let snapshot = worker.shared.snapshots.load().ok_or(Failure::NoSnapshot)?;
     let destination = snapshot.destination(&caller.authority)?;
     record.destination(&destination);
     authorize_connection(&snapshot, &destination, &caller.client)?;
-    let backend = Backend {
-        place: destination.place.clone(),
-        address: destination.address.map(|address| address.ip()),
-        port: destination.port,
-        subset: None,
-        protocol: destination.protocol,
+    let name = match snapshot.reading(&destination, &caller.client) {
+        Reading::ServerName => read_name(worker, downstream).await?,
+        Reading::Requests | Reading::Nothing => None,
+    };
+    let backend = {
+        let rng = &mut *worker.rng.borrow_mut();
+        snapshot.route_connection(&destination, &caller.client, name.as_deref(), rng)?
     };
     let mut tried = Vec::new();
     loop {
@@ -100,6 +110,26 @@ async fn establish(
             },
         }
     }
+}
+
+/// The name that the client's TLS asks for. What was read to learn it is carried all the same.
+async fn read_name(worker: &Worker, wire: &mut Wire) -> Result<Option<String>, Failure> {
+    let limit = worker.shared.config.header_timeout;
+    let reading = async {
+        loop {
+            match server_name(wire.unread()) {
+                ServerName::Said(name) => return Ok(Some(name)),
+                ServerName::NotTls => return Ok(None),
+                ServerName::Undecided if wire.unread().len() > LONGEST => return Ok(None),
+                ServerName::Undecided => {}
+            }
+            if wire.fill().await.map_err(Failure::Downstream)? == 0 {
+                return Ok(None);
+            }
+        }
+    };
+    let read: Result<_, Failure> = timeout(limit, reading).await.unwrap_or(Ok(None));
+    read?.ok_or(Failure::NoTls { seconds: limit.as_secs() })
 }
 
 async fn carry(

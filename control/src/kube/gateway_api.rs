@@ -100,6 +100,8 @@ fn wanted(generation: &Generation) -> BTreeMap<ObjectKey, Said> {
             &route.metadata
         } else if let Object::GrpcRoute(route) = object {
             &route.metadata
+        } else if let Object::TcpRoute(route) | Object::TlsRoute(route) = object {
+            &route.metadata
         } else {
             return None;
         };
@@ -116,10 +118,8 @@ async fn write(
 ) -> Result<(), Problem> {
     let Kind::Known(kind) = key.kind else { return Ok(()) };
     let namespace = key.namespace.as_deref().unwrap_or_default();
-    let gvk = GroupVersionKind::gvk(kind.group(), "v1", kind.name());
-    let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
+    let Some((resource, there)) = find(client, kind, namespace, &key.name).await? else { return Ok(()) };
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-    let Some(there) = answered(api.get_opt(&key.name)).await? else { return Ok(()) };
     let says = if kind == KnownKind::Gateway {
         Says::OfItself { only: None }
     } else if kind == KnownKind::Service {
@@ -159,6 +159,25 @@ struct Problem {
     /// The status that the API server answered with, if it did.
     code: Option<u16>,
     message: String,
+}
+
+/// The object in the first of its kind's versions that is served, and that version.
+async fn find(
+    client: &Client,
+    kind: KnownKind,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(ApiResource, DynamicObject)>, Problem> {
+    for version in kind.versions() {
+        let gvk = GroupVersionKind::gvk(kind.group(), version, kind.name());
+        let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        // A version that is not served is not found either.
+        if let Some(there) = answered(api.get_opt(name)).await? {
+            return Ok(Some((resource, there)));
+        }
+    }
+    Ok(None)
 }
 
 async fn answered<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, Problem> {

@@ -33,8 +33,11 @@ pub enum KnownKind {
     Gateway,
     HttpRoute,
     GrpcRoute,
+    TcpRoute,
+    TlsRoute,
     VirtualService,
     DestinationRule,
+    ServiceEntry,
 }
 
 /// Whether objects of a kind live in a namespace.
@@ -68,7 +71,7 @@ impl fmt::Display for Kind {
 
 impl KnownKind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -81,8 +84,11 @@ impl KnownKind {
         Self::Gateway,
         Self::HttpRoute,
         Self::GrpcRoute,
+        Self::TcpRoute,
+        Self::TlsRoute,
         Self::VirtualService,
         Self::DestinationRule,
+        Self::ServiceEntry,
     ];
 
     /// The kind's name, as `kind:` has it.
@@ -100,8 +106,11 @@ impl KnownKind {
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::TlsRoute => "TLSRoute",
             Self::VirtualService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
+            Self::ServiceEntry => "ServiceEntry",
         }
     }
 
@@ -120,8 +129,11 @@ impl KnownKind {
             Self::Gateway => "gateways",
             Self::HttpRoute => "httproutes",
             Self::GrpcRoute => "grpcroutes",
+            Self::TcpRoute => "tcproutes",
+            Self::TlsRoute => "tlsroutes",
             Self::VirtualService => "virtualservices",
             Self::DestinationRule => "destinationrules",
+            Self::ServiceEntry => "serviceentries",
         }
     }
 
@@ -132,8 +144,10 @@ impl KnownKind {
             Self::EndpointSlice => "discovery.k8s.io",
             Self::AuthorizationPolicy | Self::PeerAuthentication => "security.istio.io",
             Self::ServiceCidr => "networking.k8s.io",
-            Self::Gateway | Self::HttpRoute | Self::GrpcRoute => "gateway.networking.k8s.io",
-            Self::VirtualService | Self::DestinationRule => "networking.istio.io",
+            Self::Gateway | Self::HttpRoute | Self::GrpcRoute | Self::TcpRoute | Self::TlsRoute => {
+                "gateway.networking.k8s.io"
+            }
+            Self::VirtualService | Self::DestinationRule | Self::ServiceEntry => "networking.istio.io",
         }
     }
 
@@ -152,7 +166,11 @@ impl KnownKind {
             | Self::Gateway
             | Self::HttpRoute => &["v1", "v1beta1"],
             Self::GrpcRoute => &["v1"],
-            Self::VirtualService | Self::DestinationRule => &["v1", "v1beta1", "v1alpha3"],
+            Self::TcpRoute => &["v1", "v1alpha2"],
+            Self::TlsRoute => &["v1", "v1alpha3", "v1alpha2"],
+            Self::VirtualService | Self::DestinationRule | Self::ServiceEntry => {
+                &["v1", "v1beta1", "v1alpha3"]
+            }
         }
     }
 
@@ -169,8 +187,11 @@ impl KnownKind {
             | Self::Gateway
             | Self::HttpRoute
             | Self::GrpcRoute
+            | Self::TcpRoute
+            | Self::TlsRoute
             | Self::VirtualService
-            | Self::DestinationRule => Scope::Namespaced,
+            | Self::DestinationRule
+            | Self::ServiceEntry => Scope::Namespaced,
         }
     }
 }

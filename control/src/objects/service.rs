@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 use super::meta::{Meta, StringMap};
+use super::networking::service_entry::EntryHost;
 use super::values::{Protocol, TargetPort, null_is_default};
 
 /// A service.
@@ -15,6 +16,9 @@ pub struct Service {
     /// What was asked for.
     #[serde(default)]
     pub spec: ServiceSpec,
+    /// Of a service that a ServiceEntry stands for.
+    #[serde(skip)]
+    pub entry: Option<EntryHost>,
     /// What is said of it.
     #[serde(default, deserialize_with = "null_is_default")]
     pub status: ServiceStatus,

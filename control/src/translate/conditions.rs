@@ -13,7 +13,8 @@ pub struct Conditions(pub BTreeMap<ObjectKey, Vec<Condition>>);
 /// One condition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Condition {
-    /// The parent that it is about, `<kind>/<namespace>/<name>[:<port>]`, of a route.
+    /// The parent that it is about, `<kind>/<namespace>/<name>[:<port>][#<section>]`,
+    /// of a route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
     /// Its type.

@@ -14,7 +14,7 @@ use ambit_mesh::workload::{
 };
 
 use super::view::{Named, PodsByAddress, View};
-use super::{Settings, service, service_name};
+use super::{Settings, service};
 use crate::objects::endpoint_slice::{AddressType, Endpoint, EndpointSlice, TargetRef};
 use crate::objects::selector::includes;
 use crate::objects::service::ServicePort;
@@ -66,7 +66,7 @@ pub(super) fn find<'a>(
         let pods = view.pods.get(namespace).map_or(&[][..], Vec::as_slice);
         finder.by_name = pods.iter().map(|pod| (pod.place(), *pod)).collect();
         for service in services {
-            match view.slices.get(&(*namespace, service.name())) {
+            match view.slices.get(&(*namespace, service.slices_name())) {
                 Some(slices) => slices.iter().for_each(|slice| finder.add_slice(service, slice)),
                 None => finder.add_selected(service, pods),
             }
@@ -185,7 +185,11 @@ fn outside(
     settings: &Settings,
 ) -> Option<Workload> {
     let place = format!("{}/{}/{ip}", slice.namespace(), slice.name());
-    let uid = format!("{}/discovery.k8s.io/EndpointSlice/{place}", settings.cluster_id);
+    let by = match &service.object.entry {
+        None => "discovery.k8s.io/EndpointSlice",
+        Some(_) => "networking.istio.io/ServiceEntry",
+    };
+    let uid = format!("{}/{by}/{place}", settings.cluster_id);
     let status = match endpoint.is_ready() {
         true => WorkloadStatus::Healthy,
         false => WorkloadStatus::Unhealthy,
@@ -226,7 +230,7 @@ fn serves(service: &Named<'_, Service>, endpoint: &Endpoint, pod: &Pod) -> bool 
 
 /// A dual-stack service has a slice per family: the ports are the same.
 fn add_service(services: &mut Services, service: &Named<'_, Service>, ports: Vec<PortMapping>) {
-    let known = services.entry(service_name(service.namespace(), service.name())).or_default();
+    let known = services.entry(service.mesh_name()).or_default();
     for port in ports {
         if !known.iter().any(|other| other.service_port == port.service_port) {
             known.push(port);

@@ -75,6 +75,7 @@ impl Translator {
         for gateway in view.gateways.values().flat_map(BTreeMap::values) {
             waypoint::note_gateway(gateway, &view, notes, conditions);
         }
+        view.service_entries.iter().for_each(|entry| waypoint::note_entry(entry, notes));
         let mut report = waypoint::routes::Report { notes, conditions };
         waypoint::routes::translate(&view, &mut report, for_waypoints);
         waypoint::virtual_services::translate(&view, settings, &mut report, for_waypoints);
@@ -104,8 +105,11 @@ fn is_for_all(key: &ObjectKey) -> bool {
             | KnownKind::ServiceCidr
             | KnownKind::HttpRoute
             | KnownKind::GrpcRoute
+            | KnownKind::TcpRoute
+            | KnownKind::TlsRoute
             | KnownKind::VirtualService
-            | KnownKind::DestinationRule,
+            | KnownKind::DestinationRule
+            | KnownKind::ServiceEntry,
         )
         | Kind::Foreign { .. } => false,
     }
@@ -128,12 +132,15 @@ fn stale<'a>(
                 KnownKind::ServiceCidr
                 | KnownKind::HttpRoute
                 | KnownKind::GrpcRoute
+                | KnownKind::TcpRoute
+                | KnownKind::TlsRoute
                 | KnownKind::VirtualService
                 | KnownKind::DestinationRule,
             ) => {}
             Kind::Known(
                 KnownKind::Pod
                 | KnownKind::Service
+                | KnownKind::ServiceEntry
                 | KnownKind::EndpointSlice
                 | KnownKind::ServiceAccount
                 | KnownKind::AuthorizationPolicy

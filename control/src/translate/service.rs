@@ -5,7 +5,7 @@ use ambit_mesh::service::{
 };
 
 use super::view::{Named, View};
-use super::{Conditions, Notes, Reason, Settings, service_name, waypoint};
+use super::{Conditions, Notes, Reason, Settings, waypoint};
 use crate::objects::Service;
 use crate::objects::service::{IpFamily, ServicePort};
 use crate::objects::values::TargetPort;
@@ -31,7 +31,7 @@ pub(super) fn translate(
         return None;
     }
     Some(mesh::Service {
-        name: service_name(service.namespace(), service.name()),
+        name: service.mesh_name(),
         short_name: service.key.name.clone(),
         addresses: service.object.addresses().into_iter().map(|ip| settings.address(ip)).collect(),
         ports: service.object.tcp_ports().map(port).collect(),
@@ -39,7 +39,7 @@ pub(super) fn translate(
         waypoint: waypoint::of_service(service, view, conditions),
         load_balancing: load_balancing(service, notes),
         ip_families: ip_families(&service.object.spec.ip_families),
-        canonical: true,
+        canonical: service.object.entry.is_none(),
     })
 }
 
@@ -81,6 +81,9 @@ fn load_balancing(service: &Named<'_, Service>, notes: &mut Notes) -> LoadBalanc
         true => HealthPolicy::AllowAll,
         false => HealthPolicy::OnlyHealthy,
     };
+    if service.object.entry.as_ref().is_some_and(|entry| entry.is_passed_through) {
+        return LoadBalancing { mode: LoadBalancingMode::Passthrough, ..LoadBalancing::default() };
+    }
     let (routing_preference, mode) = match spec.internal_traffic_policy.as_deref() {
         Some("Local") => (vec![Scope::Node], LoadBalancingMode::Strict),
         _ => distribution(service, notes),

@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use ambit_mesh::address::ServiceName;
+
+use super::service_name;
 use crate::inputs::Inputs;
 use crate::objects::meta::StringMap;
 use crate::objects::{
-    AuthorizationPolicy, DestinationRule, EndpointSlice, Gateway, GrpcRoute, HttpRoute, Namespace, Node,
-    Object, ObjectKey, PeerAuthentication, Pod, Service, ServiceCidr, VirtualService,
+    AuthorizationPolicy, ConnectionRoute, DestinationRule, EndpointSlice, Gateway, GrpcRoute, HttpRoute,
+    Namespace, Node, Object, ObjectKey, PeerAuthentication, Pod, Service, ServiceCidr, ServiceEntry,
+    VirtualService,
 };
 use crate::source::Origin;
 
@@ -30,8 +34,11 @@ pub(super) struct View<'a> {
     pub(super) gateways: BTreeMap<&'a str, BTreeMap<&'a str, Named<'a, Gateway>>>,
     pub(super) http_routes: Vec<Named<'a, HttpRoute>>,
     pub(super) grpc_routes: Vec<Named<'a, GrpcRoute>>,
+    pub(super) tcp_routes: Vec<Named<'a, ConnectionRoute>>,
+    pub(super) tls_routes: Vec<Named<'a, ConnectionRoute>>,
     pub(super) virtual_services: Vec<Named<'a, VirtualService>>,
     pub(super) destination_rules: Vec<Named<'a, DestinationRule>>,
+    pub(super) service_entries: Vec<Named<'a, ServiceEntry>>,
 }
 
 /// Which pod has an address.
@@ -80,6 +87,21 @@ impl<'a, T> Named<'a, T> {
     /// The namespace; empty for an object of the cluster.
     pub(super) fn namespace(&self) -> &str {
         self.key.namespace.as_deref().unwrap_or("")
+    }
+}
+
+impl<'a> Named<'a, Service> {
+    /// Its name in the mesh: a ServiceEntry stands for its host.
+    pub(super) fn mesh_name(&self) -> ServiceName {
+        match &self.object.entry {
+            Some(entry) => ServiceName { namespace: self.namespace().into(), hostname: entry.host.clone() },
+            None => service_name(self.namespace(), self.name()),
+        }
+    }
+
+    /// The name by which its slices are found; that of a Service has no dots.
+    pub(super) fn slices_name(&self) -> &'a str {
+        self.object.entry.as_ref().map_or(&*self.key.name, |entry| &*entry.host)
     }
 }
 
@@ -139,9 +161,25 @@ impl<'a> View<'a> {
             }
             Object::HttpRoute(object) => self.http_routes.push(Named { key, origin, object }),
             Object::GrpcRoute(object) => self.grpc_routes.push(Named { key, origin, object }),
+            Object::TcpRoute(object) => self.tcp_routes.push(Named { key, origin, object }),
+            Object::TlsRoute(object) => self.tls_routes.push(Named { key, origin, object }),
             Object::VirtualService(object) => self.virtual_services.push(Named { key, origin, object }),
+            Object::ServiceEntry(object) => self.add_entry(key, origin, object),
             Object::DestinationRule(object) => self.destination_rules.push(Named { key, origin, object }),
         }
+    }
+
+    fn add_entry(&mut self, key: &'a ObjectKey, origin: &'a Origin, entry: &'a ServiceEntry) {
+        let namespace = key.namespace.as_deref().unwrap_or("");
+        for service in &entry.services {
+            let service = Named { key, origin, object: service };
+            self.services.entry(namespace).or_default().push(service);
+            for slice in &entry.slices {
+                let slices = self.slices.entry((namespace, service.slices_name())).or_default();
+                slices.push(Named { key, origin, object: slice });
+            }
+        }
+        self.service_entries.push(Named { key, origin, object: entry });
     }
 
     /// The labels of a namespace; none where it is not defined.

@@ -2,6 +2,7 @@
 //!
 //! What passes them is translated in `routes` and `policies`.
 
+mod cors;
 pub(super) mod policies;
 pub(super) mod routes;
 pub(super) mod virtual_services;
@@ -19,7 +20,7 @@ use super::view::{Named, View};
 use super::{Notes, Reason, service_name};
 use crate::objects::gateway_api::Gateway;
 use crate::objects::meta::{Meta, StringMap};
-use crate::objects::{Pod, Service};
+use crate::objects::{Pod, Service, ServiceEntry};
 
 /// Which waypoint traffic for an object passes (Istio).
 const USE_WAYPOINT: &str = "istio.io/use-waypoint";
@@ -73,7 +74,7 @@ pub(super) fn of_service(
     conditions: &mut Conditions,
 ) -> Option<GatewayAddress> {
     // There is no waypoint in front of a waypoint.
-    if view.waypoint(service.namespace(), service.name()).is_some() {
+    if service.object.entry.is_none() && view.waypoint(service.namespace(), service.name()).is_some() {
         return None;
     }
     let labels = view.namespace_labels(service.namespace());
@@ -161,6 +162,17 @@ fn binding(
     (at(own), condition(true, "WaypointAccepted", message))
 }
 
+/// What is to be said of a ServiceEntry.
+pub(super) fn note_entry(entry: &Named<'_, ServiceEntry>, notes: &mut Notes) {
+    for left_out in &entry.object.left_out {
+        notes.add(entry.key, Reason::NoEffect, format!("not carried out: {left_out}"));
+    }
+    if entry.object.services.iter().any(|service| service.addresses().is_empty()) {
+        let message = "it has no addresses: nothing that is dialled is known for it";
+        notes.add(entry.key, Reason::NoEffect, message);
+    }
+}
+
 /// What is to be said of a Gateway.
 pub(super) fn note_gateway(
     gateway: &Named<'_, Gateway>,
@@ -190,7 +202,9 @@ pub(super) fn note_gateway(
     conditions
         .add(gateway.key, Condition::new("Accepted", true, "Accepted", "a waypoint of this mesh".into()));
     let services = view.services.get(gateway.namespace()).into_iter().flatten();
-    let has_service = services.into_iter().any(|service| service.name() == gateway.name());
+    let is_its =
+        |service: &Named<'_, Service>| service.object.entry.is_none() && service.name() == gateway.name();
+    let has_service = services.into_iter().any(is_its);
     let mut pods = view.pods.get(gateway.namespace()).into_iter().flatten();
     let is_ready = |pod: &Named<'_, Pod>| {
         pod.object.metadata.label(GATEWAY_NAME) == Some(gateway.name()) && pod.object.is_ready()

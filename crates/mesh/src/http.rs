@@ -5,6 +5,8 @@
 
 mod authorize;
 mod client;
+mod connection;
+mod cors;
 mod decide;
 mod destination;
 mod edits;
@@ -27,6 +29,8 @@ pub use authorize::{
     consulted,
 };
 pub use client::{Client, Head};
+pub use connection::{ConnectionChoices, NotRouted, Reading};
+pub use cors::{Cors, UnmatchedPreflight};
 pub use decide::{Backend, Decision, Forward, MatchedRoute, Outcome, decide, decide_by};
 pub use destination::{Destination, NotServed, Place};
 pub use edits::{Edits, HeaderEdit};
@@ -37,10 +41,10 @@ pub use policy::{
 };
 pub use route::{
     BackendTarget, DirectResponse, Filters, HeaderEdits, HeaderMatch, HostPattern, Order, Parent, PathMatch,
-    PathRewrite, QueryMatch, Redirect, Rewrite, Route, RouteKind, RouteMatch, RouteName, RouteRule,
-    RuleAction, Timeouts, WeightedBackend,
+    PathRewrite, QueryMatch, Redirect, RedirectPort, Rewrite, Route, RouteKind, RouteMatch, RouteName,
+    RouteRule, RuleAction, Timeouts, WeightedBackend,
 };
 pub use snapshot::{GatewayName, HttpChange, Myself, Subset, SubsetName, WaypointSnapshot, WaypointState};
 pub use template::{InvalidTemplate, is_path_template, path_template, path_template_text};
-pub use text::{InvalidPattern, Pattern, ValueMatch};
+pub use text::{InvalidPattern, Pattern, Substitution, ValueMatch};
 pub use upstream::UpstreamError;

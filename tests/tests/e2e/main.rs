@@ -5,6 +5,7 @@
 
 mod capture;
 mod cni;
+mod conformance;
 mod costs;
 mod encryption;
 mod ending;
@@ -128,6 +129,15 @@ const SCENARIOS: &[Scenario] = scenarios![
     waypoint::a_policy_of_the_workload_that_names_the_client_holds_behind_a_waypoint,
     waypoint::rolling_the_waypoint_under_load_loses_nothing,
     waypoint::a_replaced_agent_is_left_while_requests_go_on,
+    conformance::services_and_their_ports_have_routes_of_their_own,
+    conformance::requests_are_matched,
+    conformance::requests_and_answers_are_changed,
+    conformance::requests_are_redirected,
+    conformance::backends_of_every_sort_and_none,
+    conformance::weights_that_are_edited_under_load_lose_nothing,
+    conformance::a_teams_istio_objects_work_unchanged,
+    conformance::virtual_services_do_what_they_say,
+    conformance::connections_have_routes_too,
     ending::an_agent_that_is_told_to_end_leaves_pods_closed,
     ending::an_agent_of_an_uninstalled_mesh_opens_its_pods_and_leaves_nothing,
     ending::a_second_signal_ends_the_asking,

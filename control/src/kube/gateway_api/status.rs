@@ -92,10 +92,9 @@ fn place(reference: &Value, namespace: &str) -> String {
     let kind = word("kind").unwrap_or("Gateway");
     let namespace = word("namespace").unwrap_or(namespace);
     let name = word("name").unwrap_or_default();
-    match reference["port"].as_u64() {
-        Some(port) => format!("{kind}/{namespace}/{name}:{port}"),
-        None => format!("{kind}/{namespace}/{name}"),
-    }
+    let port = reference["port"].as_u64().map(|port| format!(":{port}")).unwrap_or_default();
+    let section = word("sectionName").map(|section| format!("#{section}")).unwrap_or_default();
+    format!("{kind}/{namespace}/{name}{port}{section}")
 }
 
 /// The time of a transition stays where there was none.
@@ -176,6 +175,21 @@ mod tests {
         // A parent that is taken away takes what was said of it along.
         let gone = desired(says, &there, Some(5), &[], "T3").unwrap();
         assert_eq!(gone["parents"], json!([theirs]));
+    }
+
+    #[test]
+    fn parents_that_differ_in_their_section_alone_are_told_apart() {
+        let reference =
+            |section: &str| json!({"group": "", "kind": "Service", "name": "web", "sectionName": section});
+        let there = json!({"spec": {"parentRefs": [reference("http"), reference("none")]}});
+        let conditions =
+            [accepted(Some("Service/shop/web#http"), true), accepted(Some("Service/shop/web#none"), false)];
+        let said = desired(Says::OfParents { namespace: "shop" }, &there, Some(1), &conditions, "T").unwrap();
+        for (at, status) in [(0, "True"), (1, "False")] {
+            let said = said["parents"][at]["conditions"].as_array().unwrap();
+            assert_eq!(said.len(), 1, "a list by type may hold a type once: {said:?}");
+            assert_eq!(said[0]["status"], status);
+        }
     }
 
     #[test]

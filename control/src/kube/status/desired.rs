@@ -126,8 +126,11 @@ fn policy_of(key: &ObjectKey) -> Option<PolicyName> {
             | KnownKind::Gateway
             | KnownKind::HttpRoute
             | KnownKind::GrpcRoute
+            | KnownKind::TcpRoute
+            | KnownKind::TlsRoute
             | KnownKind::VirtualService
-            | KnownKind::DestinationRule,
+            | KnownKind::DestinationRule
+            | KnownKind::ServiceEntry,
         )
         | Kind::Foreign { .. } => None,
     }

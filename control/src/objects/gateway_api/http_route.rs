@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::parts::{BackendRef, Filter, GatewayDuration, NamedMatch, ParentRef};
+use super::parts::{BackendRef, Cors, Filter, GatewayDuration, NamedMatch, ParentRef};
 use crate::objects::meta::Meta;
 use crate::objects::values::null_is_default;
 
@@ -79,7 +79,9 @@ impl Rule {
     /// The rules that the CRD would hold it to.
     fn check(&self) -> Result<(), String> {
         let count = |kind: &str| self.filters.iter().filter(|filter| filter.kind == kind).count();
-        for kind in ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"] {
+        for kind in
+            ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"]
+        {
             if count(kind) > 1 {
                 return Err(format!("{kind} filter cannot be repeated"));
             }
@@ -96,6 +98,7 @@ impl Rule {
         {
             return Err("backendRequest timeout cannot be longer than request timeout".to_owned());
         }
+        self.filters.iter().filter_map(|filter| filter.cors.as_ref()).try_for_each(Cors::check)?;
         let mut paths = self.matches.iter().map(|one| &one.path);
         paths.try_for_each(PathMatch::check)
     }

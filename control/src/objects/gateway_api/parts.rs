@@ -39,6 +39,13 @@ impl ParentRef {
     }
 }
 
+impl ParentRef {
+    /// Whether it is a ServiceEntry.
+    pub fn is_service_entry(&self) -> bool {
+        self.group.as_deref() == Some("networking.istio.io") && self.kind.as_deref() == Some("ServiceEntry")
+    }
+}
+
 /// Where requests go.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -66,6 +73,11 @@ pub struct BackendRef {
 }
 
 impl BackendRef {
+    /// Whether it is the host of a ServiceEntry, as Istio has it.
+    pub fn is_hostname(&self) -> bool {
+        self.group.as_deref() == Some("networking.istio.io") && self.kind.as_deref() == Some("Hostname")
+    }
+
     /// Whether it is a service.
     pub fn is_service(&self) -> bool {
         self.group.as_deref().unwrap_or_default().is_empty()
@@ -92,6 +104,49 @@ pub struct Filter {
     /// `URLRewrite`.
     #[serde(default)]
     pub url_rewrite: Option<UrlRewrite>,
+    /// `CORS`.
+    #[serde(default)]
+    pub cors: Option<Cors>,
+}
+
+/// Which scripts of other origins may ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "fields carry the names that the Gateway API gives them")]
+pub struct Cors {
+    #[serde(deserialize_with = "null_is_default")]
+    pub allow_origins: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub allow_credentials: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    pub allow_methods: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub allow_headers: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub expose_headers: Vec<String>,
+    pub max_age: Option<u32>,
+}
+
+impl Cors {
+    /// The rules that the CRD would hold it to.
+    ///
+    /// # Errors
+    /// With its message.
+    pub fn check(&self) -> Result<(), String> {
+        for (field, values, others) in [
+            ("AllowOrigins", &self.allow_origins, "origins"),
+            ("AllowMethods", &self.allow_methods, "methods"),
+            ("AllowHeaders", &self.allow_headers, "methods"),
+        ] {
+            if values.len() > 1 && values.iter().any(|value| value == "*") {
+                return Err(format!("{field} cannot contain '*' alongside other {others}"));
+            }
+        }
+        match self.max_age {
+            Some(0) => Err("maxAge: Invalid value: 0: should be greater than or equal to 1".to_owned()),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// Changes of headers.

@@ -25,8 +25,13 @@ pub struct Spec {
     /// Parts of its endpoints.
     #[serde(deserialize_with = "null_is_default")]
     pub subsets: Vec<Subset>,
+    /// Where it counts.
+    #[serde(deserialize_with = "null_is_default")]
+    pub export_to: Vec<String>,
     /// What is not carried out yet.
     pub traffic_policy: Option<serde_json::Value>,
+    /// Clients that it is for, which a waypoint does not tell apart.
+    pub workload_selector: Option<serde_json::Value>,
 }
 
 /// A part of a service's endpoints.
@@ -41,4 +46,22 @@ pub struct Subset {
     /// What is not carried out yet.
     #[serde(default)]
     pub traffic_policy: Option<serde_json::Value>,
+}
+
+impl Spec {
+    /// The parts of every `trafficPolicy`, none of which is carried out yet, by their paths.
+    pub fn left_out(&self) -> Vec<String> {
+        let subsets = self
+            .subsets
+            .iter()
+            .enumerate()
+            .map(|(at, subset)| (format!("subsets[{at}].trafficPolicy"), subset.traffic_policy.as_ref()));
+        let all = std::iter::once(("trafficPolicy".to_owned(), self.traffic_policy.as_ref())).chain(subsets);
+        let parts = |(path, policy): (String, Option<&serde_json::Value>)| -> Vec<String> {
+            let keys =
+                policy.and_then(serde_json::Value::as_object).into_iter().flat_map(|policy| policy.keys());
+            keys.map(|key| format!("{path}.{key}")).collect()
+        };
+        all.flat_map(parts).collect()
+    }
 }

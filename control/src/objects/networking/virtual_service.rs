@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::objects::gateway_api::parts::GatewayDuration;
+use super::duration::IstioDuration;
 use crate::objects::meta::{Meta, StringMap};
 use crate::objects::values::null_is_default;
 
@@ -30,9 +30,16 @@ pub struct Spec {
     /// Gateways; none is the mesh, and so is `mesh`.
     #[serde(deserialize_with = "null_is_default")]
     pub gateways: Vec<String>,
+    /// Where it counts.
+    #[serde(deserialize_with = "null_is_default")]
+    pub export_to: Vec<String>,
     /// Rules, asked in their order.
     #[serde(deserialize_with = "null_is_default")]
     pub http: Vec<HttpRule>,
+    /// Rules for connections, which are not carried out.
+    pub tcp: Option<serde_json::Value>,
+    /// Rules for connections of TLS, which are not carried out.
+    pub tls: Option<serde_json::Value>,
 }
 
 /// A rule.
@@ -49,15 +56,58 @@ pub struct HttpRule {
     pub rewrite: Option<Rewrite>,
     pub direct_response: Option<DirectResponse>,
     pub headers: Option<Headers>,
-    pub timeout: Option<GatewayDuration>,
-    pub delegate: Option<serde_json::Value>,
+    pub timeout: Option<IstioDuration>,
+    pub delegate: Option<Delegate>,
     pub retries: Option<serde_json::Value>,
     pub fault: Option<serde_json::Value>,
     pub mirror: Option<serde_json::Value>,
     pub mirrors: Option<serde_json::Value>,
     pub mirror_percent: Option<serde_json::Value>,
     pub mirror_percentage: Option<serde_json::Value>,
-    pub cors_policy: Option<serde_json::Value>,
+    pub cors_policy: Option<CorsPolicy>,
+}
+
+/// Another VirtualService, whose rules take the place of this one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delegate {
+    /// Its name.
+    pub name: String,
+    /// Its namespace; the object's own by default.
+    #[serde(default)]
+    pub namespace: Option<String>,
+}
+
+/// Which scripts of other origins may ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "fields carry the names that VirtualService gives them")]
+pub struct CorsPolicy {
+    #[serde(deserialize_with = "null_is_default")]
+    pub allow_origin: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub allow_origins: Vec<StringMatch>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub allow_methods: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub allow_headers: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub expose_headers: Vec<String>,
+    pub max_age: Option<IstioDuration>,
+    pub allow_credentials: Option<bool>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub unmatched_preflights: UnmatchedPreflights,
+}
+
+/// What becomes of a preflight of an origin that may not ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[expect(missing_docs, reason = "the variants are VirtualService's values")]
+pub enum UnmatchedPreflights {
+    Unspecified,
+    #[default]
+    Forward,
+    Ignore,
 }
 
 /// Conditions; all must hold.
@@ -168,9 +218,29 @@ pub struct Redirect {
     pub uri: Option<String>,
     pub authority: Option<String>,
     pub port: Option<u16>,
-    pub derive_port: Option<String>,
+    pub derive_port: Option<DerivePort>,
     pub scheme: Option<String>,
     pub redirect_code: Option<u16>,
+}
+
+/// Which port a redirect has that names none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(missing_docs, reason = "the variants are VirtualService's values")]
+pub enum DerivePort {
+    FromProtocolDefault,
+    FromRequestPort,
+}
+
+/// A rewrite of every part of a path that an expression matches.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegexRewrite {
+    /// The expression.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// What takes its place; `\1` is the first group.
+    pub rewrite: String,
 }
 
 /// A rewrite.
@@ -180,7 +250,7 @@ pub struct Redirect {
 pub struct Rewrite {
     pub uri: Option<String>,
     pub authority: Option<String>,
-    pub uri_regex_rewrite: Option<serde_json::Value>,
+    pub uri_regex_rewrite: Option<RegexRewrite>,
 }
 
 /// An answer.

@@ -82,6 +82,8 @@ fn text(kind: KnownKind, json: &str) -> Option<Arc<str>> {
         | KnownKind::PeerAuthentication
         | KnownKind::HttpRoute
         | KnownKind::GrpcRoute
+        | KnownKind::TcpRoute
+        | KnownKind::TlsRoute
         | KnownKind::VirtualService
         | KnownKind::DestinationRule => Some(compact(json).into()),
         KnownKind::Namespace
@@ -91,7 +93,8 @@ fn text(kind: KnownKind, json: &str) -> Option<Arc<str>> {
         | KnownKind::EndpointSlice
         | KnownKind::ServiceAccount
         | KnownKind::ServiceCidr
-        | KnownKind::Gateway => None,
+        | KnownKind::Gateway
+        | KnownKind::ServiceEntry => None,
     }
 }
 

@@ -77,8 +77,11 @@ fn presence(kind: KnownKind) -> Presence {
         | KnownKind::Gateway
         | KnownKind::HttpRoute
         | KnownKind::GrpcRoute
+        | KnownKind::TcpRoute
+        | KnownKind::TlsRoute
         | KnownKind::VirtualService
-        | KnownKind::DestinationRule => Presence::WhenServed,
+        | KnownKind::DestinationRule
+        | KnownKind::ServiceEntry => Presence::WhenServed,
     }
 }
 

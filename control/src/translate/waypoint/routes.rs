@@ -1,30 +1,31 @@
-//! HTTPRoute and GRPCRoute -> [`Route`].
+//! HTTPRoute, GRPCRoute, TLSRoute and TCPRoute -> [`Route`].
 
 mod filters;
 mod matches;
+mod parents;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_mesh::address::ServiceName;
 use ambit_mesh::http::{
-    BackendTarget, Filters, Order, Parent, Route, RouteKind, RouteMatch, RouteName, RouteRule, RuleAction,
-    Timeouts, WeightedBackend,
+    BackendTarget, Filters, HostPattern, Order, Parent, Route, RouteKind, RouteMatch, RouteName, RouteRule,
+    RuleAction, Timeouts, WeightedBackend,
 };
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use self::filters::Filtered;
+use self::parents::{Attached, Taken, attached};
 use super::ForWaypoints;
-use crate::objects::Service;
 use crate::objects::gateway_api::http_route::Timeouts as WrittenTimeouts;
 use crate::objects::gateway_api::parts::{BackendRef, Filter, GatewayDuration, ParentRef};
-use crate::objects::gateway_api::{GrpcRoute, HttpRoute};
+use crate::objects::gateway_api::{ConnectionRoute, GrpcRoute, HttpRoute};
 use crate::objects::meta::Meta;
+use crate::objects::networking::is_exported;
+use crate::objects::{Service, ServiceEntry};
 use crate::translate::conditions::{Condition, Conditions};
 use crate::translate::view::{Named, View};
-use crate::translate::{Notes, Reason, service_name};
+use crate::translate::{Notes, Reason};
 
 /// Where routes say what became of them.
 pub(in crate::translate) struct Report<'a> {
@@ -32,21 +33,21 @@ pub(in crate::translate) struct Report<'a> {
     pub(in crate::translate) conditions: &'a mut Conditions,
 }
 
-/// Translates all of them. For one port of a Service one type of route holds: GRPCRoute before
-/// HTTPRoute (GAMMA).
+/// Translates all of them. For one port of a Service one type of route holds: GRPCRoute before HTTPRoute before
+/// TLSRoute before TCPRoute (GAMMA).
 pub(in crate::translate) fn translate(view: &View<'_>, report: &mut Report<'_>, out: &mut ForWaypoints) {
-    let mut taken = BTreeSet::new();
-    for route in &view.grpc_routes {
-        let written = Written::grpc(route);
-        if let Some(route) = written.translate(view, &BTreeSet::new(), report) {
-            taken.extend(route.parents.iter().cloned());
-            out.routes.insert(route.name.clone(), Arc::new(route));
-        }
-    }
-    for route in &view.http_routes {
-        if let Some(route) = Written::http(route).translate(view, &taken, report) {
-            out.routes.insert(route.name.clone(), Arc::new(route));
-        }
+    let mut taken = Taken::default();
+    let by_strength: [Vec<Written<'_>>; 4] = [
+        view.grpc_routes.iter().map(Written::grpc).collect(),
+        view.http_routes.iter().map(Written::http).collect(),
+        view.tls_routes.iter().map(|route| Written::connection(RouteKind::Tls, route)).collect(),
+        view.tcp_routes.iter().map(|route| Written::connection(RouteKind::Tcp, route)).collect(),
+    ];
+    for written in by_strength {
+        let routes: Vec<Route> =
+            written.iter().filter_map(|route| route.translate(view, &taken, report)).collect();
+        taken.add(&routes, view);
+        out.routes.extend(routes.into_iter().map(|route| (route.name.clone(), Arc::new(route))));
     }
 }
 
@@ -56,6 +57,8 @@ struct Written<'a> {
     kind: RouteKind,
     metadata: &'a Meta,
     parents: &'a [ParentRef],
+    /// Of a TLSRoute. GAMMA: those of an HTTPRoute and a GRPCRoute are ignored in a mesh.
+    hostnames: &'a [String],
     rules: Vec<WrittenRule<'a>>,
 }
 
@@ -90,6 +93,7 @@ impl<'a> Written<'a> {
             kind: RouteKind::Http,
             metadata: &route.object.metadata,
             parents: &route.object.spec.parent_refs,
+            hostnames: &[],
             rules: route.object.spec.rules.iter().map(rule).collect(),
         }
     }
@@ -108,7 +112,28 @@ impl<'a> Written<'a> {
             kind: RouteKind::Grpc,
             metadata: &route.object.metadata,
             parents: &route.object.spec.parent_refs,
+            hostnames: &[],
             rules: route.object.spec.rules.iter().map(rule).collect(),
+        }
+    }
+
+    fn connection(kind: RouteKind, route: &Named<'a, ConnectionRoute>) -> Self {
+        let rule = |rule: &'a crate::objects::gateway_api::connection_route::Rule| WrittenRule {
+            name: rule.name.as_deref(),
+            matches: Ok(Vec::new()),
+            filters: &[],
+            backends: &rule.backend_refs,
+            timeouts: Timeouts::default(),
+            unsupported: Vec::new(),
+        };
+        let spec = &route.object.spec;
+        Self {
+            key: route.key,
+            kind,
+            metadata: &route.object.metadata,
+            parents: &spec.parent_refs,
+            hostnames: if kind == RouteKind::Tls { &spec.hostnames } else { &[] },
+            rules: spec.rules.iter().map(rule).collect(),
         }
     }
 
@@ -117,7 +142,7 @@ impl<'a> Written<'a> {
     }
 
     /// `None` where no parent takes it.
-    fn translate(&self, view: &View<'_>, taken: &BTreeSet<Parent>, report: &mut Report<'_>) -> Option<Route> {
+    fn translate(&self, view: &View<'_>, taken: &Taken, report: &mut Report<'_>) -> Option<Route> {
         let mut problems = Problems::default();
         let rules: Vec<RouteRule> =
             self.rules.iter().filter_map(|rule| self.rule(rule, view, &mut problems)).collect();
@@ -131,13 +156,14 @@ impl<'a> Written<'a> {
             let message = format!("not carried out: {}", unsupported.join(", "));
             report.notes.add(self.key, Reason::NoEffect, message);
         }
-        let mut parents = Vec::new();
+        let mut parents: Vec<Parent> = Vec::new();
         for parent in self.parents {
-            if let Some(found) = self.parent(parent, view, taken, &problems, report) {
-                parents.push(found);
+            for found in self.parent(parent, view, taken, &problems, report) {
+                if !parents.contains(&found) {
+                    parents.push(found);
+                }
             }
         }
-        parents.dedup();
         (!parents.is_empty() && !rules.is_empty()).then(|| Route {
             name: RouteName {
                 kind: self.kind,
@@ -147,67 +173,36 @@ impl<'a> Written<'a> {
             created: created(self.metadata),
             order: Order::MostSpecific,
             parents,
-            // GAMMA: "hostnames" are ignored in a mesh.
-            hostnames: Vec::new(),
+            hostnames: self.hostnames.iter().map(|name| host_pattern(name)).collect(),
             rules,
         })
     }
 
-    /// The parent, if it takes the route, and the conditions of it.
+    /// What of a parent takes the route, and the conditions of it.
     fn parent(
         &self,
         parent: &ParentRef,
         view: &View<'_>,
-        taken: &BTreeSet<Parent>,
+        taken: &Taken,
         problems: &Problems,
         report: &mut Report<'_>,
-    ) -> Option<Parent> {
+    ) -> Vec<Parent> {
         // Of a gateway of the mesh's edge, which is not ours.
-        if !parent.is_service() {
-            return None;
+        if !parent.is_service() && !parent.is_service_entry() {
+            return Vec::new();
         }
-        let namespace = parent.namespace.as_deref().unwrap_or(self.namespace());
-        let at = match parent.port {
-            Some(port) => format!("Service/{namespace}/{}:{port}", parent.name),
-            None => format!("Service/{namespace}/{}", parent.name),
-        };
-        let attached = attached(parent, namespace, view).and_then(|(service, attached)| {
-            let is_taken = |other: &&Parent| {
-                other.service == attached.service
-                    && (other.port.is_none() || attached.port.is_none() || other.port == attached.port)
-            };
-            match taken.iter().find(is_taken) {
-                Some(_) => {
-                    Err(("Conflicted", "a GRPCRoute holds for the same port of this Service".to_owned()))
-                }
-                None => Ok((service, attached)),
-            }
-        });
-        let accepted = match (&attached, &problems.unusable) {
-            (Err((reason, message)), _) => Condition::new("Accepted", false, reason, message.clone()),
-            (Ok(_), Some(message)) if problems.usable_rules == 0 => {
-                Condition::new("Accepted", false, "UnsupportedValue", message.clone())
-            }
-            (Ok(_), _) => Condition::new("Accepted", true, "Accepted", "the route is in force".to_owned()),
-        };
-        let resolved = match &problems.unresolved {
-            None => Condition::new("ResolvedRefs", true, "ResolvedRefs", "all references exist".to_owned()),
-            Some((reason, message)) => Condition::new("ResolvedRefs", false, reason, message.clone()),
-        };
-        let mut conditions = vec![accepted, resolved];
-        if let Some(message) = problems.unusable.as_ref().filter(|_| problems.usable_rules > 0) {
-            let message = format!("Dropped Rule: {message}");
-            conditions.push(Condition::new("PartiallyInvalid", true, "UnsupportedValue", message));
-        }
-        for condition in conditions {
+        let at = parents::place(parent, self.namespace());
+        let attached = attached(parent, self.namespace(), view, taken);
+        for condition in conditions(attached.as_ref(), problems) {
             report.conditions.add(self.key, condition.of_parent(&at));
         }
-        let (service, attached) = attached.ok()?;
-        if super::of_service(&service, view, &mut Conditions::default()).is_none() {
+        let Ok(Attached { services, parents, .. }) = attached else { return Vec::new() };
+        let is_bound = |service| super::of_service(service, view, &mut Conditions::default()).is_some();
+        if !services.iter().any(is_bound) {
             let message = format!("{at} is not bound to a waypoint: the route has no effect on it");
             report.notes.add(self.key, Reason::NoEffect, message);
         }
-        Some(attached)
+        parents
     }
 
     fn rule(&self, rule: &WrittenRule<'_>, view: &View<'_>, problems: &mut Problems) -> Option<RouteRule> {
@@ -271,6 +266,14 @@ impl<'a> Written<'a> {
 
     /// A reference needs no ReferenceGrant in a mesh: whoever may send to a Service may route to it.
     fn target(&self, backend: &BackendRef, view: &View<'_>) -> Result<BackendTarget, Unresolved> {
+        if backend.is_hostname() {
+            let found = find_host(view, &backend.name, self.namespace()).ok_or_else(|| {
+                let message =
+                    format!("there is no ServiceEntry with host {}: check backendRefs", backend.name);
+                ("BackendNotFound", message)
+            })?;
+            return at_port(&found, backend, &format!("host {}", backend.name));
+        }
         if !backend.is_service() {
             let kind = backend.kind.as_deref().unwrap_or_default();
             return Err((
@@ -283,16 +286,21 @@ impl<'a> Written<'a> {
             let message = format!("there is no Service {namespace}/{}: check backendRefs", backend.name);
             return Err(("BackendNotFound", message));
         };
-        let port = backend.port.filter(|port| service.object.tcp_ports().any(|other| other.port == *port));
-        let Some(port) = port else {
-            let message = match backend.port {
-                Some(port) => format!("Service {namespace}/{} has no port {port}", backend.name),
-                None => format!("the reference to Service {namespace}/{} needs a port", backend.name),
-            };
-            return Err(("BackendNotFound", message));
-        };
-        Ok(BackendTarget::Service { service: service_name(namespace, &backend.name), port, subset: None })
+        at_port(&service, backend, &format!("Service {namespace}/{}", backend.name))
     }
+}
+
+fn at_port(
+    service: &Named<'_, Service>,
+    backend: &BackendRef,
+    what: &str,
+) -> Result<BackendTarget, Unresolved> {
+    let port = backend.port.filter(|port| service.object.tcp_ports().any(|other| other.port == *port));
+    let port = port.ok_or_else(|| match backend.port {
+        Some(port) => ("BackendNotFound", format!("{what} has no port {port}")),
+        None => ("BackendNotFound", format!("the reference to {what} needs a port")),
+    })?;
+    Ok(BackendTarget::Service { service: service.mesh_name(), port, subset: None })
 }
 
 /// A reason of the API, and what to check.
@@ -308,36 +316,59 @@ struct Problems {
     unresolved: Option<Unresolved>,
 }
 
-fn attached<'a>(
-    parent: &ParentRef,
-    namespace: &str,
-    view: &View<'a>,
-) -> Result<(Named<'a, Service>, Parent), Unresolved> {
-    let Some(service) = find_service(view, namespace, &parent.name) else {
-        return Err(("NoMatchingParent", format!("there is no Service {namespace}/{}", parent.name)));
-    };
-    let named = parent.section_name.as_deref();
-    let port = service.object.tcp_ports().find(|port| {
-        named.is_none_or(|name| port.name == name) && parent.port.is_none_or(|number| port.port == number)
-    });
-    let asks_for_port = named.is_some() || parent.port.is_some();
-    let port = match (asks_for_port, port) {
-        (false, _) => None,
-        (true, Some(port)) => Some(port.port),
-        (true, None) => {
-            let message =
-                format!("Service {namespace}/{} has no such port: check port and sectionName", parent.name);
-            return Err(("NoMatchingParent", message));
+/// What a route says of one of its parents.
+fn conditions(attached: Result<&Attached<'_>, &Unresolved>, problems: &Problems) -> Vec<Condition> {
+    let accepted = match (attached, &problems.unusable) {
+        (Err((reason, message)), _) => Condition::new("Accepted", false, reason, message.clone()),
+        (Ok(_), Some(message)) if problems.usable_rules == 0 => {
+            Condition::new("Accepted", false, "UnsupportedValue", message.clone())
+        }
+        (Ok(attached), _) => {
+            let held = |(port, kind): &(u16, RouteKind)| {
+                format!(" but for port {port}, which a {} holds", kind.as_str())
+            };
+            let lost: String = attached.lost.iter().map(held).collect();
+            Condition::new("Accepted", true, "Accepted", format!("the route is in force{lost}"))
         }
     };
-    let name: ServiceName = service_name(namespace, &parent.name);
-    Ok((service, Parent { service: name, port }))
+    let resolved = match &problems.unresolved {
+        None => Condition::new("ResolvedRefs", true, "ResolvedRefs", "all references exist".to_owned()),
+        Some((reason, message)) => Condition::new("ResolvedRefs", false, reason, message.clone()),
+    };
+    let partially = problems.unusable.as_ref().filter(|_| problems.usable_rules > 0).map(|message| {
+        Condition::new("PartiallyInvalid", true, "UnsupportedValue", format!("Dropped Rule: {message}"))
+    });
+    [Some(accepted), Some(resolved), partially].into_iter().flatten().collect()
 }
 
 pub(super) fn find_service<'a>(view: &View<'a>, namespace: &str, name: &str) -> Option<Named<'a, Service>> {
     let services = view.services.get(namespace)?;
-    let found = services.iter().find(|service| service.name() == name)?;
+    let found = services.iter().find(|service| service.object.entry.is_none() && service.name() == name)?;
     (found.object.spec.kind.as_deref() != Some("ExternalName")).then_some(*found)
+}
+
+fn host_pattern(name: &str) -> HostPattern {
+    match name.strip_prefix('*') {
+        Some(end) => HostPattern::Suffix(end.into()),
+        None => HostPattern::Exact(name.into()),
+    }
+}
+
+/// The service of a ServiceEntry with this host; one of `namespace` comes first.
+pub(super) fn find_host<'a>(view: &View<'a>, host: &str, namespace: &str) -> Option<Named<'a, Service>> {
+    let is_it = |service: &&Named<'_, Service>| {
+        service.object.entry.as_ref().is_some_and(|entry| entry.host.eq_ignore_ascii_case(host))
+    };
+    let own = view.services.get(namespace).into_iter().flatten().find(is_it);
+    let exported = view
+        .service_entries
+        .iter()
+        .filter(|entry| is_exported(&entry.object.export_to, entry.namespace(), namespace));
+    let of_entry = |entry: &Named<'_, ServiceEntry>| {
+        let services = view.services.get(entry.namespace()).into_iter().flatten();
+        services.filter(|service| service.key == entry.key).find(is_it)
+    };
+    own.or_else(|| exported.into_iter().find_map(of_entry)).copied()
 }
 
 /// Gateway API: a duration of zero is no limit.

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use ambit_mesh::address::Authority;
 use ambit_mesh::decide::{OutboundDecision, Transport, Why};
 use ambit_mesh::http::{
-    Backend, Client, Decision, Destination, Edits, Forward, Head, HeaderEdit, HttpAction, HttpAllowedBy,
-    HttpConsulted, HttpDenied, MatchedRoute, NotServed, Outcome, Place, WaypointSnapshot,
-    authorize_connection, consulted, decide_by, normalize,
+    Backend, Client, ConnectionChoices, Decision, Destination, Edits, Forward, Head, HeaderEdit, HttpAction,
+    HttpAllowedBy, HttpConsulted, HttpDenied, MatchedRoute, NotServed, Outcome, Place, Reading,
+    WaypointSnapshot, authorize_connection, consulted, decide_by, normalize,
 };
 use ambit_mesh::identity::SpiffeId;
 use ambit_mesh::policy::{Peer, PolicyName};
@@ -82,11 +82,14 @@ pub(super) fn at(
         ip: instance.addresses.first().copied().unwrap_or(ip),
         depth,
     };
-    match destination.protocol {
-        AppProtocol::Tcp | AppProtocol::Tls => here.opaque(hop, head),
-        AppProtocol::Unknown | AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => {
-            Ok(here.request(hop, head))
+    match (destination.protocol, snapshot.reading(&destination, &seen)) {
+        (_, Reading::ServerName | Reading::Nothing) | (AppProtocol::Tcp | AppProtocol::Tls, _) => {
+            here.opaque(hop, head)
         }
+        (
+            AppProtocol::Unknown | AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc,
+            Reading::Requests,
+        ) => Ok(here.request(hop, head)),
     }
 }
 
@@ -105,7 +108,7 @@ struct Here<'a> {
 }
 
 impl Here<'_> {
-    /// What is no HTTP: allowed or not, and sent where it was sent.
+    /// What is no HTTP: allowed or not, and sent by routes of connections or where it was sent.
     fn opaque(self, hop: WaypointHop, head: &RawHead) -> Result<(WaypointHop, Vec<End>), String> {
         let asked = consulted(self.snapshot, self.destination, self.client, None);
         let permit = match authorize_connection(self.snapshot, self.destination, self.client) {
@@ -116,26 +119,54 @@ impl Here<'_> {
                 return Ok((WaypointHop { policies, end: Some(end.clone()), ..hop }, vec![end]));
             }
         };
-        let Destination { place, address, port, protocol } = self.destination.clone();
-        let backend = Backend { place, address: address.map(|at| at.ip()), port, subset: None, protocol };
-        let share = Share { backend: named(&backend), ..share(1, 1) };
-        let (mut share, ends) = self.onward(share, &backend, head);
-        // There is nobody to answer: what fails is reset.
-        let as_reset = |end: &mut End| {
-            if let End::Answered { reason, .. } = end {
-                *end = End::Reset { reason: std::mem::take(reason) };
-            }
-        };
-        let mut ends = ends;
-        ends.iter_mut().chain(share.endpoints.iter_mut().map(|hop| &mut hop.end)).for_each(as_reset);
-        share.end.iter_mut().for_each(as_reset);
         let hop = WaypointHop {
             policies: says(&asked, allowed_by(permit.allowed_by())),
             allowed_by: Some(permit.allowed_by().to_string()),
-            backends: vec![share],
             ..hop
         };
-        Ok((hop, ends))
+        // What a client of TLS would name is the host that it asks for.
+        let name = head.authority.rsplit_once(':').map_or(head.authority.as_str(), |(host, _)| host);
+        let choices = self.snapshot.connection_choices(self.destination, self.client, Some(name));
+        let ConnectionChoices { backends, route } = match choices {
+            Ok(choices) => choices,
+            Err(error) => {
+                let end = End::Reset { reason: error.to_string() };
+                return Ok((WaypointHop { end: Some(end.clone()), ..hop }, vec![end]));
+            }
+        };
+        let total: u64 = backends.iter().map(|(weight, _)| u64::from(*weight)).sum();
+        if total == 0 {
+            let end = End::Reset { reason: "the rule has no backend with a weight".to_owned() };
+            return Ok((WaypointHop { end: Some(end.clone()), ..hop }, vec![end]));
+        }
+        let mut hop = WaypointHop { route: route.as_ref().map(|matched| self.route(matched)), ..hop };
+        let mut all = Vec::new();
+        for (weight, backend) in backends {
+            let (mut share, mut ends) = match backend {
+                Ok(backend) => {
+                    let share = Share { backend: named(&backend), ..share(weight, total) };
+                    self.onward(share, &backend, head)
+                }
+                Err(why) => {
+                    let end = End::Reset { reason: why.to_string() };
+                    let backend = "no usable backend".to_owned();
+                    (Share { backend, end: Some(end.clone()), ..share(weight, total) }, vec![end])
+                }
+            };
+            // There is nobody to answer: what fails is reset.
+            let as_reset = |end: &mut End| {
+                if let End::Answered { reason, .. } = end {
+                    *end = End::Reset { reason: std::mem::take(reason) };
+                }
+            };
+            ends.iter_mut().chain(share.endpoints.iter_mut().map(|hop| &mut hop.end)).for_each(as_reset);
+            share.end.iter_mut().for_each(as_reset);
+            if weight > 0 {
+                all.extend(ends);
+            }
+            hop.backends.push(share);
+        }
+        Ok((hop, all))
     }
 
     fn request(self, hop: WaypointHop, raw: &RawHead) -> (WaypointHop, Vec<End>) {

@@ -28,7 +28,7 @@ fn key(route: &Route) -> ObjectKey {
 
 fn group(kind: RouteKind) -> &'static str {
     match kind {
-        RouteKind::Http | RouteKind::Grpc => KnownKind::HttpRoute.group(),
+        RouteKind::Http | RouteKind::Grpc | RouteKind::Tcp | RouteKind::Tls => KnownKind::HttpRoute.group(),
         RouteKind::VirtualService => KnownKind::VirtualService.group(),
     }
 }
@@ -105,6 +105,7 @@ fn most_specific(findings: &mut Findings<'_>, key: &ObjectKey, route: &Route, al
                     && other.order == Order::MostSpecific
                     && other.name.kind == route.name.kind
                     && other.name.namespace == route.name.namespace
+                    && other.hostnames == route.hostnames
                     && other.parents.iter().any(|parent| route.parents.contains(parent))
                     && other.rules.iter().any(|rule| matches_of(&rule.matches).contains(&one))
             });

@@ -7,12 +7,13 @@ use rand::Rng;
 
 use super::authorize::{HttpDenied, HttpPermit, HttpVerdict, authorize, host_of, verdicts};
 use super::client::{Client, Head};
+use super::connection::as_dialled;
 use super::destination::{Destination, Place};
 use super::edits::{Edits, rewritten};
 use super::matching::{Request, first};
 use super::normalize::{Path, normalize};
 use super::redirect::location;
-use super::route::{BackendTarget, Filters, RouteName, RuleAction, Timeouts, WeightedBackend};
+use super::route::{Filters, HeaderEdits, RouteName, RuleAction, Timeouts, WeightedBackend};
 use super::snapshot::{SubsetName, WaypointSnapshot};
 use super::table::Entry;
 use crate::balance;
@@ -217,10 +218,9 @@ impl<'a> Call<'a> {
 
     /// Without a route a request goes where it was sent.
     fn to_destination(self, permit: HttpPermit) -> Outcome {
-        let Destination { place, address, port, protocol } = self.destination.clone();
         Outcome::Forward(Box::new(Forward {
             permit,
-            backend: Backend { place, address: address.map(|at| at.ip()), port, subset: None, protocol },
+            backend: as_dialled(self.destination),
             target: self.path.target(self.path.path()),
             authority: self.head.authority.to_owned(),
             request: Edits::default(),
@@ -236,10 +236,16 @@ impl<'a> Call<'a> {
         pick: impl FnOnce(&[WeightedBackend]) -> Option<usize>,
     ) -> Outcome {
         let rule = entry.rule();
-        let response = || Edits::of([&rule.filters.response]);
+        let cors = rule.filters.cors.as_ref();
+        if let Some(told) = cors.and_then(|cors| cors.preflight(self.head)) {
+            let response = Edits::of([&rule.filters.response, &told]);
+            return Outcome::Respond { status: 200, body: Arc::default(), response };
+        }
+        let told = cors.and_then(|cors| cors.answer(self.head.headers)).unwrap_or_default();
+        let response = || Edits::of([&rule.filters.response, &told]);
         match &rule.action {
             RuleAction::Forward(backends) => match pick(backends).and_then(|at| backends.get(at)) {
-                Some(backend) => self.to_backend(entry, backend, permit),
+                Some(backend) => self.to_backend(entry, backend, &told, permit),
                 None => {
                     Outcome::NoBackend { status: 500, why: "the rule has no backend with a weight".into() }
                 }
@@ -257,38 +263,28 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn to_backend(self, entry: &Entry, backend: &WeightedBackend, permit: HttpPermit) -> Outcome {
-        let (service, port, subset) = match &backend.target {
-            BackendTarget::Service { service, port, subset } => (service, *port, subset),
-            BackendTarget::Invalid { status, why } => {
-                return Outcome::NoBackend { status: *status, why: why.clone() };
-            }
-        };
-        let Some(found) = self.snapshot.mesh().service(service) else {
-            return Outcome::NoBackend { status: 500, why: format!("service {service} is not known").into() };
-        };
-        let Some(mapping) = found.ports.iter().find(|mapping| mapping.service_port == port) else {
-            let why = format!("service {service} has no port {port}").into();
-            return Outcome::NoBackend { status: 500, why };
+    fn to_backend(
+        self,
+        entry: &Entry,
+        backend: &WeightedBackend,
+        told: &HeaderEdits,
+        permit: HttpPermit,
+    ) -> Outcome {
+        let found = match self.snapshot.backend(&backend.target) {
+            Ok(found) => found,
+            Err(why) => return Outcome::NoBackend { status: backend.target.failing_status(), why },
         };
         let rule = entry.rule();
         let filters: [&Filters; 2] = [&rule.filters, &backend.filters];
         let (target, authority) = self.rewritten(entry, filters);
-        let subset = subset.clone().map(|name| SubsetName { service: service.clone(), name });
         Outcome::Forward(Box::new(Forward {
             permit,
-            backend: Backend {
-                place: Place::Service(found.clone()),
-                address: None,
-                port,
-                subset,
-                protocol: mapping.app_protocol,
-            },
+            backend: found,
             target,
             authority,
             request: Edits::of(filters.map(|filters| &filters.request)),
-            // The backend's own come first: they are nearer to it.
-            response: Edits::of([&backend.filters.response, &rule.filters.response]),
+            // The backend's own come first: they are nearer to it. What browsers are told has the last word.
+            response: Edits::of([&backend.filters.response, &rule.filters.response, told]),
             timeouts: rule.timeouts,
         }))
     }

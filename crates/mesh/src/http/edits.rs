@@ -66,6 +66,7 @@ pub(super) fn rewritten(rewrite: &PathRewrite, condition: Option<&PathMatch>, pa
             },
             None => new.to_string(),
         },
+        PathRewrite::Substituted(substitution) => substitution.apply(path),
     };
     if new.starts_with('/') { new } else { ["/", new.as_str()].concat() }
 }

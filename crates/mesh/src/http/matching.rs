@@ -31,7 +31,7 @@ fn takes(entry: &Entry, request: &Request<'_>) -> bool {
 }
 
 impl HostPattern {
-    fn matches(&self, host: &str) -> bool {
+    pub(super) fn matches(&self, host: &str) -> bool {
         match self {
             Self::Exact(name) => host == &**name,
             Self::Suffix(end) => host.len() > end.len() && host.ends_with(&**end),

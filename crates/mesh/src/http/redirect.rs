@@ -3,7 +3,7 @@
 use super::authorize::host_of;
 use super::edits::rewritten;
 use super::normalize::Path;
-use super::route::{PathMatch, Redirect};
+use super::route::{PathMatch, Redirect, RedirectPort};
 
 /// What a waypoint is asked over: TLS is the mesh's, and the client's own would not be read here.
 const SCHEME: &str = "http";
@@ -27,9 +27,9 @@ pub(super) fn location(
         _ => None,
     };
     let port = match (redirect.port, &redirect.scheme) {
-        (Some(port), _) => Some(port),
-        (None, Some(_)) => of_scheme,
-        (None, None) => Some(port),
+        (RedirectPort::Number(port), _) => Some(port),
+        (RedirectPort::OfScheme, _) | (RedirectPort::Usual, Some(_)) => of_scheme,
+        (RedirectPort::Dialled, _) | (RedirectPort::Usual, None) => Some(port),
     };
     let new_path = redirect.path.as_ref().map(|rewrite| rewritten(rewrite, condition, path.path()));
     let target = path.target(new_path.as_deref().unwrap_or(path.path()));

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::text::{Pattern, ValueMatch};
+use super::cors::Cors;
+use super::text::{Pattern, Substitution, ValueMatch};
 use crate::address::ServiceName;
 
-/// One route: an HTTPRoute, a GRPCRoute or the routing part of a VirtualService.
+/// One route: an HTTPRoute, a GRPCRoute, a TCPRoute, a TLSRoute or the routing part of a VirtualService.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Which object it is.
@@ -22,7 +23,7 @@ pub struct Route {
     pub order: Order,
     /// The services whose traffic it takes.
     pub parents: Vec<Parent>,
-    /// The host names that it takes; none is any. In a mesh Gateway API ignores them.
+    /// The host names that it takes, of a TLSRoute those that TLS names; none is any.
     pub hostnames: Vec<HostPattern>,
     /// Its rules.
     pub rules: Vec<RouteRule>,
@@ -54,11 +55,15 @@ pub enum RouteKind {
     Grpc,
     /// VirtualService of Istio.
     VirtualService,
+    /// TCPRoute of the Gateway API.
+    Tcp,
+    /// TLSRoute of the Gateway API.
+    Tls,
 }
 
 impl RouteKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Http, Self::Grpc, Self::VirtualService];
+    pub const ALL: [Self; 5] = [Self::Http, Self::Grpc, Self::VirtualService, Self::Tcp, Self::Tls];
 
     /// The kind as users write it.
     pub fn as_str(self) -> &'static str {
@@ -66,6 +71,16 @@ impl RouteKind {
             Self::Http => "HTTPRoute",
             Self::Grpc => "GRPCRoute",
             Self::VirtualService => "VirtualService",
+            Self::Tcp => "TCPRoute",
+            Self::Tls => "TLSRoute",
+        }
+    }
+
+    /// Whether it is of connections, whose requests are not read.
+    pub fn is_of_connections(self) -> bool {
+        match self {
+            Self::Http | Self::Grpc | Self::VirtualService => false,
+            Self::Tcp | Self::Tls => true,
         }
     }
 }
@@ -224,6 +239,16 @@ pub enum BackendTarget {
     },
 }
 
+impl BackendTarget {
+    /// The status of an answer where it leads nowhere.
+    pub(super) fn failing_status(&self) -> u16 {
+        match self {
+            Self::Service { .. } => 500,
+            Self::Invalid { status, .. } => *status,
+        }
+    }
+}
+
 /// What is changed on the way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters {
@@ -233,6 +258,8 @@ pub struct Filters {
     pub response: HeaderEdits,
     /// Host and path of the request.
     pub rewrite: Rewrite,
+    /// What browsers are told. Of a rule; a backend has none.
+    pub cors: Option<Cors>,
 }
 
 /// Changes of headers, done in the order set, add, remove.
@@ -262,6 +289,8 @@ pub enum PathRewrite {
     Full(Arc<str>),
     /// What the match's prefix took is replaced; a match of another sort replaces the whole path.
     MatchedPrefix(Arc<str>),
+    /// Every part of the path that an expression matches is replaced (VirtualService).
+    Substituted(Substitution),
 }
 
 /// A redirect.
@@ -271,12 +300,26 @@ pub struct Redirect {
     pub scheme: Option<Arc<str>>,
     /// The new host; as it was if absent.
     pub host: Option<Arc<str>>,
-    /// The new port; of the scheme, else as it was, if absent.
-    pub port: Option<u16>,
+    /// The new port.
+    pub port: RedirectPort,
     /// How the path changes.
     pub path: Option<PathRewrite>,
     /// The status, such as 302.
     pub status: u16,
+}
+
+/// The port of a redirect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RedirectPort {
+    /// That of the new scheme, or where there is none the one that was dialled.
+    #[default]
+    Usual,
+    /// This one.
+    Number(u16),
+    /// That of the scheme, new or not.
+    OfScheme,
+    /// The one that was dialled.
+    Dialled,
 }
 
 /// An answer that needs no backend.

@@ -4,12 +4,19 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::route::{HostPattern, Order, PathMatch, Route, RouteMatch, RouteRule};
+use super::route::{HostPattern, Order, PathMatch, Route, RouteKind, RouteMatch, RouteRule};
 use crate::address::ServiceName;
 
 /// The routes of one service.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Tables {
+    requests: Classes,
+    connections: Classes,
+}
+
+/// Routes for requests, or for connections.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Classes {
     /// Of the service's own namespace.
     producers: Table,
     /// Of other namespaces, for clients of those.
@@ -61,24 +68,46 @@ impl Tables {
         routes: impl Iterator<Item = &'a Arc<Route>>,
     ) -> Option<Self> {
         let is_parent = |route: &&Arc<Route>| route.parents.iter().any(|parent| parent.service == *service);
-        let mut by_namespace: BTreeMap<Arc<str>, Vec<&Arc<Route>>> = BTreeMap::new();
-        for route in routes.filter(is_parent) {
-            by_namespace.entry(route.name.namespace.clone()).or_default().push(route);
-        }
-        if by_namespace.is_empty() {
-            return None;
-        }
-        let own = by_namespace.remove(&service.namespace).unwrap_or_default();
-        let consumers = by_namespace.into_iter();
-        Some(Self {
-            producers: Table::of(service, &own),
-            consumers: consumers.map(|(from, routes)| (from, Table::of(service, &routes))).collect(),
+        let (connections, requests): (Vec<&Arc<Route>>, Vec<&Arc<Route>>) =
+            routes.filter(is_parent).partition(|route| route.name.kind.is_of_connections());
+        (!connections.is_empty() || !requests.is_empty()).then(|| Self {
+            requests: Classes::of(service, requests),
+            connections: Classes::of(service, connections),
         })
     }
 
-    /// What is to be asked for a client of this namespace and a port, in order; `None` when no route
+    /// What is to be asked of a request of a client of this namespace to a port, in order; `None` when no route
     /// takes that traffic.
     pub(super) fn entries(&self, client_namespace: Option<&str>, port: u16) -> Option<&[Entry]> {
+        self.requests.entries(client_namespace, port)
+    }
+
+    /// The same of a connection whose requests are not read.
+    pub(super) fn connection_entries(&self, client_namespace: Option<&str>, port: u16) -> Option<&[Entry]> {
+        self.connections.entries(client_namespace, port)
+    }
+}
+
+impl Classes {
+    fn of(service: &ServiceName, routes: Vec<&Arc<Route>>) -> Self {
+        let mut by_namespace: BTreeMap<Arc<str>, Vec<&Arc<Route>>> = BTreeMap::new();
+        for route in routes {
+            // A VirtualService of the waypoint's namespace is for every client, as one of the service's own is.
+            let of = match route.name.kind {
+                RouteKind::Http | RouteKind::Grpc | RouteKind::Tcp | RouteKind::Tls => &route.name.namespace,
+                RouteKind::VirtualService => &service.namespace,
+            };
+            by_namespace.entry(of.clone()).or_default().push(route);
+        }
+        let own = by_namespace.remove(&service.namespace).unwrap_or_default();
+        let consumers = by_namespace.into_iter();
+        Self {
+            producers: Table::of(service, &own),
+            consumers: consumers.map(|(from, routes)| (from, Table::of(service, &routes))).collect(),
+        }
+    }
+
+    fn entries(&self, client_namespace: Option<&str>, port: u16) -> Option<&[Entry]> {
         // GAMMA: a consumer's routes take the place of the producer's for the consumer's own clients.
         let consumer = client_namespace.and_then(|namespace| self.consumers.get(namespace));
         consumer.and_then(|table| table.entries(port)).or_else(|| self.producers.entries(port))

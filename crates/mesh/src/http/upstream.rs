@@ -11,6 +11,7 @@ use crate::decide::{
     Ask, OutboundDecision, OutboundError, OutboundRequest, Outcome, outbound_to_service,
     outbound_to_service_choices, outbound_to_workload, outbound_to_workload_choices,
 };
+use crate::service::LoadBalancingMode;
 use crate::workload::WorkloadUid;
 
 /// Why no endpoint can take a request.
@@ -79,9 +80,13 @@ impl WaypointSnapshot {
             excluded.extend(endpoints.map(|endpoint| &endpoint.workload.uid).filter(outside).cloned());
         }
         let ip = match &backend.place {
-            // Without a virtual address the family is as the endpoints have it.
+            // Without a virtual address the family is as the endpoints have it; what is passed through goes where it
+            // was dialled.
             Place::Service(service) => {
-                service.addresses.first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |at| at.ip)
+                let is_passed_through = service.load_balancing.mode == LoadBalancingMode::Passthrough;
+                let dialled = backend.address.filter(|_| is_passed_through);
+                let own = || service.addresses.first().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |at| at.ip);
+                dialled.unwrap_or_else(own)
             }
             Place::Workload(workload) => {
                 let ip = workload.addresses.first().copied().ok_or(UpstreamError::Unplaced)?;

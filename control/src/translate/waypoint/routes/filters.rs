@@ -1,9 +1,10 @@
 //! Filters of routes. One that is not carried out must not be skipped: it changes what is sent.
 
-use ambit_mesh::http::{Filters, HeaderEdits, PathRewrite, Redirect};
+use ambit_mesh::http::{Filters, HeaderEdits, PathRewrite, Redirect, RedirectPort};
 use http::{HeaderName, HeaderValue};
 
 use crate::objects::gateway_api::parts::{Filter, Header, HeaderModifier, PathModifier, RequestRedirect};
+use crate::translate::waypoint::cors;
 
 /// What the filters of a rule say.
 pub(super) struct Filtered {
@@ -34,6 +35,10 @@ pub(super) fn translate(from: &[Filter]) -> Result<Filtered, String> {
                 let redirect = filter.request_redirect.as_ref().ok_or_else(missing)?;
                 filtered.redirect = Some(self::redirect(redirect)?);
             }
+            "CORS" => {
+                let cors = filter.cors.as_ref().ok_or_else(missing)?;
+                filtered.filters.cors = Some(cors::of_route(cors)?);
+            }
             other => return Err(format!("filter {other} is not supported")),
         }
     }
@@ -44,6 +49,7 @@ pub(super) fn translate(from: &[Filter]) -> Result<Filtered, String> {
 pub(super) fn of_backend(from: &[Filter]) -> Result<Filters, String> {
     let Filtered { filters, redirect } = translate(from)?;
     match redirect {
+        None if filters.cors.is_some() => Err("filter CORS is not supported on a backend".to_owned()),
         None => Ok(filters),
         Some(_) => Err("filter RequestRedirect is not supported on a backend".to_owned()),
     }
@@ -60,7 +66,7 @@ fn redirect(from: &RequestRedirect) -> Result<Redirect, String> {
     Ok(Redirect {
         scheme: from.scheme.as_deref().map(Into::into),
         host: from.hostname.as_deref().map(Into::into),
-        port: from.port,
+        port: from.port.map_or(RedirectPort::Usual, RedirectPort::Number),
         path: from.path.as_ref().map(path),
         status,
     })

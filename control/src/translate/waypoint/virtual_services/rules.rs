@@ -5,27 +5,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ambit_mesh::http::{
-    BackendTarget, DirectResponse, Filters, HeaderEdits, HeaderMatch, PathMatch, PathRewrite, Pattern,
-    QueryMatch, Redirect, Rewrite, RouteMatch, RouteRule, RuleAction, SubsetName, Timeouts, ValueMatch,
-    WeightedBackend,
+    BackendTarget, Cors, DirectResponse, Filters, HeaderEdits, HeaderMatch, PathMatch, PathRewrite, Pattern,
+    QueryMatch, Redirect, RedirectPort, Rewrite, RouteMatch, RouteRule, RuleAction, SubsetName, Substitution,
+    Timeouts, ValueMatch, WeightedBackend,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, Method};
 
-use super::resolved;
+use super::delegation::{Both, Delegates, both, completed};
+use super::hosts::find;
 use crate::objects::meta::StringMap;
 use crate::objects::networking::virtual_service::{
-    self as written, Destination, HeaderOperations, Headers, HttpMatch, HttpRule, StringMatch,
+    self as written, Delegate, DerivePort, Destination, HeaderOperations, Headers, HttpMatch, HttpRule,
+    StringMatch,
 };
+use crate::translate::Reason;
 use crate::translate::view::View;
-use crate::translate::waypoint::routes::find_service;
-use crate::translate::{Reason, service_name};
+use crate::translate::waypoint::cors::of_virtual_service;
 
 /// What rules are translated by.
+#[derive(Clone)]
 pub(super) struct Rules<'a, 'b> {
     pub(super) view: &'b View<'a>,
     pub(super) subsets: &'b BTreeMap<SubsetName, &'a StringMap>,
+    pub(super) delegates: &'b Delegates<'a>,
     /// The object's.
     pub(super) namespace: &'b str,
     /// Of the services that it is for.
@@ -34,31 +38,112 @@ pub(super) struct Rules<'a, 'b> {
 
 type Problems = Vec<(Reason, String)>;
 
+/// What became of rules.
+#[derive(Default)]
+struct Translated {
+    rules: Vec<RouteRule>,
+    problems: Problems,
+}
+
+impl Translated {
+    /// A rule that cannot be carried out: what it matches is answered with 500, so that nothing goes where it is not
+    /// meant to go.
+    fn fail(&mut self, at: &str, name: Option<&str>, matches: Option<Vec<RouteMatch>>, why: &str) {
+        let effect = match &matches {
+            Some(_) => "what it matches is answered with 500",
+            None => "the rule never matches",
+        };
+        self.problems.push((Reason::NotTranslated, format!("{at}: {why}: {effect}")));
+        self.rules.extend(matches.map(|matches| RouteRule {
+            name: name.map(Arc::from),
+            matches,
+            action: RuleAction::Fail { status: 500, why: why.into() },
+            filters: Filters::default(),
+            timeouts: Timeouts::default(),
+        }));
+    }
+}
+
 impl Rules<'_, '_> {
     pub(super) fn translate(&self, rules: &[HttpRule]) -> (Vec<RouteRule>, Problems) {
-        let mut problems = Problems::new();
-        let mut translated = Vec::new();
+        let mut translated = Translated::default();
         for (at, rule) in rules.iter().enumerate() {
-            note_unsupported(at, rule, &mut problems);
-            match self.rule(rule) {
-                Ok(rules) => translated.extend(rules),
+            let at = format!("http[{at}]");
+            note_unsupported(&at, rule, &mut translated.problems);
+            let matches = match matches(&rule.matches) {
+                Ok(Some(matches)) => matches,
+                Ok(None) => continue,
                 Err(why) => {
-                    let compared = matches(&rule.matches);
-                    let effect = match &compared {
-                        Ok(_) => "what it matches is answered with 500",
-                        Err(_) => "the rule never matches",
-                    };
-                    problems.push((Reason::NotTranslated, format!("http[{at}]: {why}: {effect}")));
-                    translated.extend(compared.ok().and_then(|matches| failing(rule, matches, &why)));
+                    translated.fail(&at, None, None, &why);
+                    continue;
                 }
+            };
+            match &rule.delegate {
+                None => self.add(&at, rule, matches, &mut translated),
+                Some(delegate) => self.delegate(&at, rule, delegate, matches, &mut translated),
             }
         }
-        (translated, problems)
+        (translated.rules, translated.problems)
+    }
+
+    fn add(&self, at: &str, rule: &HttpRule, matches: Vec<RouteMatch>, translated: &mut Translated) {
+        match self.rule(rule, matches.clone()) {
+            Ok(rules) => translated.rules.extend(rules),
+            Err(why) => translated.fail(at, rule.name.as_deref(), Some(matches), &why),
+        }
+    }
+
+    /// The rules of a delegate, for what `rule` matches.
+    fn delegate(
+        &self,
+        at: &str,
+        rule: &HttpRule,
+        delegate: &Delegate,
+        matches: Vec<RouteMatch>,
+        translated: &mut Translated,
+    ) {
+        let name = rule.name.as_deref();
+        if !rule.route.is_empty() || rule.redirect.is_some() || rule.direct_response.is_some() {
+            let why = "a rule that delegates has no route, redirect or directResponse";
+            return translated.fail(at, name, Some(matches), why);
+        }
+        let (namespace, leaves) = match self.delegates.rules(delegate, self.namespace) {
+            Ok(found) => found,
+            Err(why) => return translated.fail(at, name, Some(matches), &why),
+        };
+        let within = Rules { namespace, ..self.clone() };
+        for (number, leaf) in leaves.iter().enumerate() {
+            let at = format!("{at}, http[{number}] of {namespace}/{}", delegate.name);
+            let leaf = completed(leaf, rule);
+            note_unsupported(&at, &leaf, &mut translated.problems);
+            let own = match self::matches(&leaf.matches) {
+                Ok(Some(own)) => own,
+                Ok(None) => continue,
+                Err(why) => {
+                    translated.fail(&at, None, None, &why);
+                    continue;
+                }
+            };
+            match together(&matches, &own) {
+                Ok(Some(_)) if leaf.delegate.is_some() => {
+                    let why = "it delegates in its turn: one level is possible";
+                    let both = together(&matches, &own).ok().flatten();
+                    translated.fail(&at, leaf.name.as_deref(), both, why);
+                }
+                Ok(Some(both)) => within.add(&at, &leaf, both, translated),
+                Ok(None) => {
+                    let message =
+                        format!("{at}: what it matches is not what it is delegated: it never matches");
+                    translated.problems.push((Reason::EnforcedStricter, message));
+                }
+                // Later rules must not take what may be this one's.
+                Err(why) => translated.fail(&at, leaf.name.as_deref(), Some(matches.clone()), &why),
+            }
+        }
     }
 
     /// One for each port where a destination names none and has several.
-    fn rule(&self, rule: &HttpRule) -> Result<Vec<RouteRule>, String> {
-        let Some(matches) = matches(&rule.matches)? else { return Ok(Vec::new()) };
+    fn rule(&self, rule: &HttpRule, matches: Vec<RouteMatch>) -> Result<Vec<RouteRule>, String> {
         let by_port = rule.route.iter().any(|to| self.has_several_ports(to));
         if !by_port {
             return Ok(vec![self.of_port(rule, matches, None)?]);
@@ -79,7 +164,6 @@ impl Rules<'_, '_> {
         port: Option<u16>,
     ) -> Result<RouteRule, String> {
         let action = match (&rule.redirect, &rule.direct_response) {
-            _ if rule.delegate.is_some() => return Err("delegate is not supported".to_owned()),
             (Some(redirect), _) => RuleAction::Redirect(self::redirect(redirect)?),
             (None, Some(answer)) => RuleAction::Respond(answer_of(answer)?),
             (None, None) => RuleAction::Forward(self.backends(&rule.route, port)?),
@@ -88,7 +172,11 @@ impl Rules<'_, '_> {
             name: rule.name.as_deref().map(Arc::from),
             matches,
             action,
-            filters: Filters { rewrite: rewrite(rule)?, ..filters(rule.headers.as_ref())? },
+            filters: Filters {
+                rewrite: rewrite(rule)?,
+                cors: cors(rule)?,
+                ..filters(rule.headers.as_ref())?
+            },
             // Istio: a timeout of zero is none.
             timeouts: Timeouts {
                 request: rule.timeout.map(|timeout| timeout.0).filter(|timeout| !timeout.is_zero()),
@@ -114,8 +202,7 @@ impl Rules<'_, '_> {
     fn target(&self, to: &Destination, dialled: Option<u16>) -> BackendTarget {
         let invalid = |why: String| BackendTarget::Invalid { status: 503, why: why.into() };
         let host = &to.destination.host;
-        let found = resolved(host, self.namespace);
-        let found = found.and_then(|(namespace, name)| find_service(self.view, &namespace, &name));
+        let found = find(self.view, host, self.namespace);
         let Some(service) = found else {
             return invalid(format!("host {host:?} is no Service of this mesh"));
         };
@@ -126,7 +213,7 @@ impl Rules<'_, '_> {
         else {
             return invalid(format!("host {host:?} has no port {wanted:?}: check destination.port"));
         };
-        let name = service_name(service.namespace(), service.name());
+        let name = service.mesh_name();
         let subset: Option<Arc<str>> = to.destination.subset.as_deref().map(Arc::from);
         if let Some(subset) = &subset
             && !self.subsets.contains_key(&SubsetName { service: name.clone(), name: subset.clone() })
@@ -137,13 +224,12 @@ impl Rules<'_, '_> {
     }
 
     fn has_several_ports(&self, to: &Destination) -> bool {
-        let found = resolved(&to.destination.host, self.namespace);
-        let found = found.and_then(|(namespace, name)| find_service(self.view, &namespace, &name));
+        let found = find(self.view, &to.destination.host, self.namespace);
         to.destination.port.is_none() && found.is_some_and(|service| service.object.tcp_ports().count() > 1)
     }
 }
 
-fn note_unsupported(at: usize, rule: &HttpRule, problems: &mut Problems) {
+fn note_unsupported(at: &str, rule: &HttpRule, problems: &mut Problems) {
     let fields = [
         ("retries", &rule.retries),
         ("fault", &rule.fault),
@@ -151,26 +237,31 @@ fn note_unsupported(at: usize, rule: &HttpRule, problems: &mut Problems) {
         ("mirrors", &rule.mirrors),
         ("mirrorPercent", &rule.mirror_percent),
         ("mirrorPercentage", &rule.mirror_percentage),
-        ("corsPolicy", &rule.cors_policy),
     ];
     let set: Vec<&str> = fields.iter().filter(|(_, value)| value.is_some()).map(|(name, _)| *name).collect();
     if !set.is_empty() {
-        problems.push((Reason::NoEffect, format!("http[{at}]: not carried out: {}", set.join(", "))));
+        problems.push((Reason::NoEffect, format!("{at}: not carried out: {}", set.join(", "))));
     }
     if rule.matches.iter().any(|one| !one.source_labels.is_empty()) {
-        let message = format!("http[{at}]: a match with sourceLabels never matches at a waypoint");
+        let message = format!("{at}: a match with sourceLabels never matches at a waypoint");
         problems.push((Reason::EnforcedStricter, message));
     }
 }
 
-fn failing(rule: &HttpRule, matches: Option<Vec<RouteMatch>>, why: &str) -> Option<RouteRule> {
-    Some(RouteRule {
-        name: rule.name.as_deref().map(Arc::from),
-        matches: matches?,
-        action: RuleAction::Fail { status: 500, why: why.into() },
-        filters: Filters::default(),
-        timeouts: Timeouts::default(),
-    })
+/// What is matched by one of `roots` and one of `leaves`; of either none is every request. `None` where nothing is.
+fn together(roots: &[RouteMatch], leaves: &[RouteMatch]) -> Result<Option<Vec<RouteMatch>>, String> {
+    if roots.is_empty() || leaves.is_empty() {
+        return Ok(Some(roots.iter().chain(leaves).cloned().collect()));
+    }
+    let mut all = Vec::new();
+    for (root, leaf) in roots.iter().flat_map(|root| leaves.iter().map(move |leaf| (root, leaf))) {
+        match both(root, leaf) {
+            Both::Match(one) => all.push(*one),
+            Both::Never => {}
+            Both::Unclear(why) => return Err(why),
+        }
+    }
+    Ok((!all.is_empty()).then_some(all))
 }
 
 /// `None` where every match is one that never matches: for a gateway, or by the labels of the client, which a
@@ -180,15 +271,19 @@ fn matches(written: &[HttpMatch]) -> Result<Option<Vec<RouteMatch>>, String> {
         let for_mesh = one.gateways.is_empty() || one.gateways.iter().any(|gateway| gateway == "mesh");
         for_mesh && one.source_labels.is_empty()
     };
-    let matches: Vec<RouteMatch> =
-        written.iter().filter(is_possible).map(one_match).collect::<Result<_, _>>()?;
+    let mut of_scheme = Vec::new();
+    for one in written.iter().filter(is_possible) {
+        // What is asked here is asked over HTTP: the client's own TLS is carried as it is.
+        let scheme = one.scheme.as_ref().map(value).transpose()?;
+        if scheme.is_none_or(|scheme| scheme.matches("http")) {
+            of_scheme.push(one);
+        }
+    }
+    let matches: Vec<RouteMatch> = of_scheme.into_iter().map(one_match).collect::<Result<_, _>>()?;
     Ok((written.is_empty() || !matches.is_empty()).then_some(matches))
 }
 
 fn one_match(from: &HttpMatch) -> Result<RouteMatch, String> {
-    if from.scheme.is_some() {
-        return Err("a match by scheme is not supported".to_owned());
-    }
     let header = |(name, value): (&String, &StringMatch), inverted| {
         Ok::<_, String>(HeaderMatch { name: header_name(name)?, value: self::value(value)?, inverted })
     };
@@ -241,14 +336,30 @@ fn value(from: &StringMatch) -> Result<ValueMatch, String> {
 }
 
 fn rewrite(rule: &HttpRule) -> Result<Rewrite, String> {
-    let Some(from) = &rule.rewrite else { return Ok(Rewrite::default()) };
-    if from.uri_regex_rewrite.is_some() {
-        return Err("rewrite.uriRegexRewrite is not supported".to_owned());
-    }
-    Ok(Rewrite {
-        host: from.authority.as_deref().map(Arc::from),
-        path: from.uri.as_deref().map(|uri| PathRewrite::MatchedPrefix(uri.into())),
-    })
+    let Some(from) = &rule.rewrite else {
+        return Ok(Rewrite::default());
+    };
+    let path = match (&from.uri, &from.uri_regex_rewrite) {
+        (Some(_), Some(_)) => {
+            return Err("rewrite has uri and uriRegexRewrite: one can be set".to_owned());
+        }
+        (Some(uri), None) => Some(PathRewrite::MatchedPrefix(uri.as_str().into())),
+        (None, Some(from)) => {
+            let substitution =
+                Substitution::new(&from.pattern, &from.rewrite).map_err(|error| error.to_string())?;
+            Some(PathRewrite::Substituted(substitution))
+        }
+        (None, None) => None,
+    };
+    Ok(Rewrite { host: from.authority.as_deref().map(Arc::from), path })
+}
+
+fn cors(rule: &HttpRule) -> Result<Option<Cors>, String> {
+    let Some(from) = &rule.cors_policy else {
+        return Ok(None);
+    };
+    let origins = from.allow_origins.iter().map(value).collect::<Result<_, _>>()?;
+    of_virtual_service(from, origins).map(Some)
 }
 
 /// Istio's default is 301, where that of the Gateway API is 302.
@@ -257,13 +368,19 @@ fn redirect(from: &written::Redirect) -> Result<Redirect, String> {
     if ![301, 302, 303, 307, 308].contains(&status) {
         return Err(format!("redirectCode {status} is not supported"));
     }
-    if from.derive_port.is_some() {
-        return Err("redirect.derivePort is not supported".to_owned());
-    }
+    let port = match (from.port, from.derive_port) {
+        (Some(_), Some(_)) => {
+            return Err("redirect has port and derivePort: one can be set".to_owned());
+        }
+        (Some(port), None) => RedirectPort::Number(port),
+        (None, Some(DerivePort::FromProtocolDefault)) => RedirectPort::OfScheme,
+        (None, Some(DerivePort::FromRequestPort)) => RedirectPort::Dialled,
+        (None, None) => RedirectPort::Usual,
+    };
     Ok(Redirect {
         scheme: from.scheme.as_deref().map(Arc::from),
         host: from.authority.as_deref().map(Arc::from),
-        port: from.port,
+        port,
         path: from.uri.as_deref().map(|uri| PathRewrite::Full(uri.into())),
         status,
     })
@@ -285,12 +402,10 @@ fn answer_of(from: &written::DirectResponse) -> Result<DirectResponse, String> {
 }
 
 fn filters(from: Option<&Headers>) -> Result<Filters, String> {
-    let Some(from) = from else { return Ok(Filters::default()) };
-    Ok(Filters {
-        request: edits(&from.request)?,
-        response: edits(&from.response)?,
-        rewrite: Rewrite::default(),
-    })
+    let Some(from) = from else {
+        return Ok(Filters::default());
+    };
+    Ok(Filters { request: edits(&from.request)?, response: edits(&from.response)?, ..Filters::default() })
 }
 
 fn edits(from: &HeaderOperations) -> Result<HeaderEdits, String> {

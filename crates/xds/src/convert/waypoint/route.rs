@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_mesh::http::{
-    BackendTarget, DirectResponse, Filters, HeaderEdits, HeaderMatch, HostPattern, Order, Parent, PathMatch,
-    PathRewrite, Pattern, QueryMatch, Redirect, Rewrite, Route, RouteKind, RouteMatch, RouteName, RouteRule,
-    RuleAction, Timeouts, ValueMatch, WeightedBackend,
+    BackendTarget, Cors, DirectResponse, Filters, HeaderEdits, HeaderMatch, HostPattern, Order, Parent,
+    PathMatch, PathRewrite, Pattern, QueryMatch, Redirect, RedirectPort, Rewrite, Route, RouteKind,
+    RouteMatch, RouteName, RouteRule, RuleAction, Substitution, Timeouts, UnmatchedPreflight, ValueMatch,
+    WeightedBackend,
 };
 use ambit_proto::ambit::waypoint::v1 as proto;
 use http::{HeaderName, HeaderValue, Method};
@@ -26,6 +27,8 @@ pub fn from_proto(from: &proto::Route) -> Read<Route> {
         proto::RouteKind::HttpRoute => Some(RouteKind::Http),
         proto::RouteKind::GrpcRoute => Some(RouteKind::Grpc),
         proto::RouteKind::VirtualService => Some(RouteKind::VirtualService),
+        proto::RouteKind::TcpRoute => Some(RouteKind::Tcp),
+        proto::RouteKind::TlsRoute => Some(RouteKind::Tls),
         proto::RouteKind::Unspecified => None,
     };
     let order = match from.order() {
@@ -129,7 +132,7 @@ fn action(from: &proto::route_rule::Action) -> Read<RuleAction> {
         Action::Redirect(from) => RuleAction::Redirect(Redirect {
             scheme: optional(&from.scheme).map(Arc::from),
             host: optional(&from.host).map(Arc::from),
-            port: optional_port(from.port)?,
+            port: redirect_port(from)?,
             path: from.path.as_ref().map(path_rewrite).transpose()?,
             status: status(from.status)?,
         }),
@@ -140,6 +143,15 @@ fn action(from: &proto::route_rule::Action) -> Read<RuleAction> {
         Action::Fail(from) => {
             RuleAction::Fail { status: status(from.status)?, why: from.why.as_str().into() }
         }
+    })
+}
+
+fn redirect_port(from: &proto::Redirect) -> Read<RedirectPort> {
+    Ok(match (optional_port(from.port)?, from.derived_port()) {
+        (Some(port), _) => RedirectPort::Number(port),
+        (None, proto::DerivedPort::Unspecified) => RedirectPort::Usual,
+        (None, proto::DerivedPort::OfScheme) => RedirectPort::OfScheme,
+        (None, proto::DerivedPort::Dialled) => RedirectPort::Dialled,
     })
 }
 
@@ -164,7 +176,9 @@ fn status(status: u32) -> Read<u16> {
 }
 
 fn filters(from: Option<&proto::Filters>) -> Read<Filters> {
-    let Some(from) = from else { return Ok(Filters::default()) };
+    let Some(from) = from else {
+        return Ok(Filters::default());
+    };
     Ok(Filters {
         request: edits(from.request.as_ref())?,
         response: edits(from.response.as_ref())?,
@@ -172,11 +186,30 @@ fn filters(from: Option<&proto::Filters>) -> Read<Filters> {
             host: optional(&from.host).map(Arc::from),
             path: from.path.as_ref().map(path_rewrite).transpose()?,
         },
+        cors: from.cors.as_ref().map(cors).transpose()?,
+    })
+}
+
+fn cors(from: &proto::Cors) -> Read<Cors> {
+    let names = |names: &[String]| names.iter().map(|name| Arc::from(name.as_str())).collect();
+    Ok(Cors {
+        origins: all(&from.origins, |origin| value(Some(origin)))?,
+        methods: names(&from.methods),
+        headers: names(&from.headers),
+        exposed: names(&from.exposed),
+        max_age_seconds: from.max_age_seconds,
+        credentials: from.credentials,
+        unmatched: match from.forwards_unmatched {
+            true => UnmatchedPreflight::Forwarded,
+            false => UnmatchedPreflight::Answered,
+        },
     })
 }
 
 fn edits(from: Option<&proto::HeaderEdits>) -> Read<HeaderEdits> {
-    let Some(from) = from else { return Ok(HeaderEdits::default()) };
+    let Some(from) = from else {
+        return Ok(HeaderEdits::default());
+    };
     Ok(HeaderEdits {
         set: all(&from.set, header_pair)?,
         add: all(&from.add, header_pair)?,
@@ -194,5 +227,6 @@ fn path_rewrite(from: &proto::PathRewrite) -> Read<PathRewrite> {
     Ok(match required(from.kind.as_ref(), "path rewrite")? {
         Kind::Full(text) => PathRewrite::Full(text.as_str().into()),
         Kind::MatchedPrefix(text) => PathRewrite::MatchedPrefix(text.as_str().into()),
+        Kind::Substitution(of) => PathRewrite::Substituted(Substitution::new(&of.pattern, &of.rewrite)?),
     })
 }

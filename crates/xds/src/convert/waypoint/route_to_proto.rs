@@ -1,10 +1,12 @@
 //! Routes, written.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_mesh::http::{
-    BackendTarget, Filters, HeaderEdits, HeaderMatch, HostPattern, Order, Parent, PathMatch, PathRewrite,
-    QueryMatch, Redirect, Route, RouteKind, RouteMatch, RouteRule, RuleAction, ValueMatch, WeightedBackend,
+    BackendTarget, Cors, Filters, HeaderEdits, HeaderMatch, HostPattern, Order, Parent, PathMatch,
+    PathRewrite, QueryMatch, Redirect, RedirectPort, Route, RouteKind, RouteMatch, RouteRule, RuleAction,
+    UnmatchedPreflight, ValueMatch, WeightedBackend,
 };
 use ambit_proto::ambit::waypoint::v1 as proto;
 use http::{HeaderName, HeaderValue, Method};
@@ -15,6 +17,8 @@ pub fn to_proto(from: &Route) -> proto::Route {
         RouteKind::Http => proto::RouteKind::HttpRoute,
         RouteKind::Grpc => proto::RouteKind::GrpcRoute,
         RouteKind::VirtualService => proto::RouteKind::VirtualService,
+        RouteKind::Tcp => proto::RouteKind::TcpRoute,
+        RouteKind::Tls => proto::RouteKind::TlsRoute,
     };
     let order = match from.order {
         Order::MostSpecific => proto::Order::MostSpecific,
@@ -135,12 +139,19 @@ fn action(from: &RuleAction) -> proto::route_rule::Action {
 }
 
 fn redirect(from: &Redirect) -> proto::Redirect {
+    let (number, derived) = match from.port {
+        RedirectPort::Number(port) => (Some(port), proto::DerivedPort::Unspecified),
+        RedirectPort::Usual => (None, proto::DerivedPort::Unspecified),
+        RedirectPort::OfScheme => (None, proto::DerivedPort::OfScheme),
+        RedirectPort::Dialled => (None, proto::DerivedPort::Dialled),
+    };
     proto::Redirect {
         scheme: text(from.scheme.as_deref()),
         host: text(from.host.as_deref()),
-        port: port(from.port),
+        port: port(number),
         path: from.path.as_ref().map(path_rewrite),
         status: u32::from(from.status),
+        derived_port: derived.into(),
     }
 }
 
@@ -169,7 +180,21 @@ fn filters(from: &Filters) -> Option<proto::Filters> {
         response: edits(&from.response),
         host: text(from.rewrite.host.as_deref()),
         path: from.rewrite.path.as_ref().map(path_rewrite),
+        cors: from.cors.as_ref().map(cors),
     })
+}
+
+fn cors(from: &Cors) -> proto::Cors {
+    let names = |names: &[Arc<str>]| names.iter().map(ToString::to_string).collect();
+    proto::Cors {
+        origins: from.origins.iter().map(value).collect(),
+        methods: names(&from.methods),
+        headers: names(&from.headers),
+        exposed: names(&from.exposed),
+        max_age_seconds: from.max_age_seconds,
+        credentials: from.credentials,
+        forwards_unmatched: from.unmatched == UnmatchedPreflight::Forwarded,
+    }
 }
 
 fn edits(from: &HeaderEdits) -> Option<proto::HeaderEdits> {
@@ -189,6 +214,10 @@ fn path_rewrite(from: &PathRewrite) -> proto::PathRewrite {
     let kind = match from {
         PathRewrite::Full(text) => Kind::Full(text.to_string()),
         PathRewrite::MatchedPrefix(text) => Kind::MatchedPrefix(text.to_string()),
+        PathRewrite::Substituted(from) => Kind::Substitution(proto::Substitution {
+            pattern: from.pattern().to_owned(),
+            rewrite: from.rewrite().to_owned(),
+        }),
     };
     proto::PathRewrite { kind: Some(kind) }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ambit_mesh::http::{
-    BackendTarget, Condition, DirectResponse, Filters, GatewayName, HeaderEdits, HeaderMatch, HostPattern,
-    HttpAction, HttpPolicy, HttpRule, Operation, Order, Parent, PathCondition, PathMatch, PathRewrite,
-    Pattern, PolicyTarget, QueryMatch, Redirect, Rewrite, Route, RouteKind, RouteMatch, RouteName, RouteRule,
-    RuleAction, Source, Subset, SubsetName, Timeouts, ValueMatch, Values, WeightedBackend, path_template,
+    BackendTarget, Condition, Cors, DirectResponse, Filters, GatewayName, HeaderEdits, HeaderMatch,
+    HostPattern, HttpAction, HttpPolicy, HttpRule, Operation, Order, Parent, PathCondition, PathMatch,
+    PathRewrite, Pattern, PolicyTarget, QueryMatch, Redirect, RedirectPort, Rewrite, Route, RouteKind,
+    RouteMatch, RouteName, RouteRule, RuleAction, Source, Subset, SubsetName, Substitution, Timeouts,
+    UnmatchedPreflight, ValueMatch, Values, WeightedBackend, path_template,
 };
 use ambit_mesh::policy::{PolicyName, ServiceAccountMatch, StringMatch};
 use ambit_mesh::workload::WorkloadUid;
@@ -37,11 +38,13 @@ fn routes_are_read_back() {
         RuleAction::Redirect(Redirect {
             scheme: Some("https".into()),
             host: Some("example.org".into()),
-            port: Some(8443),
+            port: RedirectPort::Number(8443),
             path: Some(PathRewrite::MatchedPrefix("".into())),
             status: 301,
         }),
-        RuleAction::Redirect(Redirect { scheme: None, host: None, port: None, path: None, status: 302 }),
+        redirect(RedirectPort::Usual),
+        redirect(RedirectPort::OfScheme),
+        redirect(RedirectPort::Dialled),
         RuleAction::Respond(DirectResponse { status: 418, body: b"short and stout"[..].into() }),
         RuleAction::Fail { status: 500, why: "a filter is not known".into() },
     ];
@@ -49,6 +52,8 @@ fn routes_are_read_back() {
         (RouteKind::Http, Order::MostSpecific),
         (RouteKind::Grpc, Order::MostSpecific),
         (RouteKind::VirtualService, Order::AsWritten),
+        (RouteKind::Tcp, Order::MostSpecific),
+        (RouteKind::Tls, Order::MostSpecific),
     ] {
         for path in &paths {
             for action in &actions {
@@ -137,6 +142,22 @@ fn web() -> ServiceName {
     ServiceName { namespace: "shop".into(), hostname: "web.shop.svc.cluster.local".into() }
 }
 
+fn redirect(port: RedirectPort) -> RuleAction {
+    RuleAction::Redirect(Redirect { scheme: None, host: None, port, path: None, status: 302 })
+}
+
+fn cors() -> Cors {
+    Cors {
+        origins: vec![ValueMatch::Exact("https://a.example".into()), ValueMatch::Present],
+        methods: vec!["GET".into(), "PUT".into()],
+        headers: vec!["x-a".into()],
+        exposed: vec!["*".into()],
+        max_age_seconds: Some(5),
+        credentials: true,
+        unmatched: UnmatchedPreflight::Forwarded,
+    }
+}
+
 fn header(name: &'static str) -> (HeaderName, HeaderValue) {
     (HeaderName::from_static(name), HeaderValue::from_static("value"))
 }
@@ -151,7 +172,12 @@ fn filters() -> Filters {
         request: edits.clone(),
         response: edits,
         rewrite: Rewrite { host: Some("b.example".into()), path: Some(PathRewrite::Full("/b".into())) },
+        cors: Some(cors()),
     }
+}
+
+fn substituted() -> PathRewrite {
+    PathRewrite::Substituted(Substitution::new("/(a+)", r"/b/\1").unwrap())
 }
 
 fn backend(subset: Option<&str>) -> WeightedBackend {
@@ -207,7 +233,15 @@ fn route(kind: RouteKind, order: Order, path: PathMatch, action: RuleAction) -> 
                 name: None,
                 matches: Vec::new(),
                 action,
-                filters: Filters::default(),
+                filters: Filters {
+                    rewrite: Rewrite { host: None, path: Some(substituted()) },
+                    cors: Some(Cors {
+                        unmatched: UnmatchedPreflight::Answered,
+                        max_age_seconds: None,
+                        ..cors()
+                    }),
+                    ..Filters::default()
+                },
                 timeouts: Timeouts::default(),
             },
         ],
