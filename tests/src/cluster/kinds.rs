@@ -85,6 +85,10 @@ pub const HTTP_ROUTES: Kind = namespaced("gateway.networking.k8s.io", "v1", "HTT
 /// A kind of the Gateway API.
 pub const GRPC_ROUTES: Kind = namespaced("gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes");
 /// A kind of the Gateway API.
+pub const TLS_ROUTES: Kind = namespaced("gateway.networking.k8s.io", "v1", "TLSRoute", "tlsroutes");
+/// A kind of the Gateway API.
+pub const TCP_ROUTES: Kind = namespaced("gateway.networking.k8s.io", "v1", "TCPRoute", "tcproutes");
+/// A kind of the Gateway API.
 pub const GATEWAY_CLASSES: Kind = of_cluster("gateway.networking.k8s.io", "GatewayClass", "gatewayclasses");
 /// A kind of Istio's.
 pub const PEER_AUTHENTICATIONS: Kind =
@@ -93,6 +97,8 @@ pub const PEER_AUTHENTICATIONS: Kind =
 /// A kind of Istio's.
 pub const VIRTUAL_SERVICES: Kind =
     namespaced("networking.istio.io", "v1", "VirtualService", "virtualservices");
+/// A kind of Istio's.
+pub const SERVICE_ENTRIES: Kind = namespaced("networking.istio.io", "v1", "ServiceEntry", "serviceentries");
 /// A kind of Istio's.
 pub const DESTINATION_RULES: Kind =
     namespaced("networking.istio.io", "v1", "DestinationRule", "destinationrules");

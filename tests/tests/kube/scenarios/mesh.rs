@@ -24,7 +24,7 @@ use ambit_tests::cluster::crowd::Where;
 use ambit_tests::cluster::kinds::{
     CONFIG_MAPS, CRDS, DESTINATION_RULES, GATEWAY_CLASSES, GATEWAYS, GRPC_ROUTES, HTTP_ROUTES, Kind, LEASES,
     NAMESPACES, NODES, PEER_AUTHENTICATIONS, PODS, POLICIES, PROXY_REPORTS, SERVICE_ACCOUNTS,
-    VIRTUAL_SERVICES, definition,
+    SERVICE_ENTRIES, TCP_ROUTES, TLS_ROUTES, VIRTUAL_SERVICES, definition,
 };
 use ambit_tests::cluster::node::{LEASE_NAMESPACE, Node};
 use ambit_tests::cluster::token::{self, BoundTo};
@@ -109,12 +109,13 @@ impl<'a> Mesh<'a> {
 
     /// Defines kinds of Istio's, unless the cluster has them.
     pub(crate) async fn define_policies(&self) -> Result<()> {
-        self.define_open(&[POLICIES, PEER_AUTHENTICATIONS, VIRTUAL_SERVICES, DESTINATION_RULES]).await
+        let kinds = [POLICIES, PEER_AUTHENTICATIONS, VIRTUAL_SERVICES, DESTINATION_RULES, SERVICE_ENTRIES];
+        self.define_open(&kinds).await
     }
 
     /// Defines kinds of the Gateway API, unless the cluster has them.
     pub(crate) async fn define_gateway_api(&self) -> Result<()> {
-        self.define_open(&[GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES, GRPC_ROUTES]).await
+        self.define_open(&[GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES, GRPC_ROUTES, TLS_ROUTES, TCP_ROUTES]).await
     }
 
     async fn define_open(&self, kinds: &[Kind]) -> Result<()> {

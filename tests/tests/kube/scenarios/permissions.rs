@@ -35,14 +35,18 @@ pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()
     let listener = json!({"name": "mesh", "port": 15008, "protocol": "HBONE"});
     let waypoint = json!({"gatewayClassName": "ambit-waypoint", "listeners": [listener]});
     mesh.place.create(GATEWAYS, json!({"metadata": {"name": "waypoint"}, "spec": waypoint})).await?;
-    let ports = json!([{"name": "http", "port": 80}, {"name": "grpc", "port": 81}]);
+    let ports = json!([{"name": "http", "port": 80}, {"name": "grpc", "port": 81}, {"name": "tls", "port": 82}, {"name": "tcp", "port": 83}]);
     let bound = json!({"name": "web", "labels": {"istio.io/use-waypoint": "waypoint"}});
     mesh.place.create(SERVICES, json!({"metadata": bound, "spec": {"ports": ports}})).await?;
-    for (kind, port) in [(HTTP_ROUTES, 80), (GRPC_ROUTES, 81)] {
+    for (kind, port) in [(HTTP_ROUTES, 80), (GRPC_ROUTES, 81), (TLS_ROUTES, 82), (TCP_ROUTES, 83)] {
         let parent = json!({"group": "", "kind": "Service", "name": "web", "port": port});
         let spec =
             json!({"parentRefs": [parent], "rules": [{"backendRefs": [{"name": "web", "port": port}]}]});
-        mesh.place.create(kind, json!({"metadata": {"name": "web"}, "spec": spec})).await?;
+        let mut route = json!({"metadata": {"name": "web"}, "spec": spec});
+        if kind.kind == TLS_ROUTES.kind {
+            route["spec"]["hostnames"] = json!(["web.example"]);
+        }
+        mesh.place.create(kind, route).await?;
     }
     let control = mesh.control("control-a")?;
     control.ready(START).await?;
@@ -71,7 +75,7 @@ pub(crate) async fn the_shipped_role_is_used_whole(mesh: &Mesh<'_>) -> Result<()
         mesh.place.api(DEPLOYMENTS).get_opt("waypoint").await?.context("it is not deployed")
     })
     .await?;
-    for kind in [HTTP_ROUTES, GRPC_ROUTES] {
+    for kind in [HTTP_ROUTES, GRPC_ROUTES, TLS_ROUTES, TCP_ROUTES] {
         until_answered(format!("a status of {}", kind.kind), SOON, async || {
             let route = mesh.place.api(kind).get("web").await?;
             ensure!(
