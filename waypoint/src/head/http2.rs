@@ -30,11 +30,9 @@ pub fn read_http2(parts: &Parts, ends: bool) -> Result<Http2Head, Refusal> {
     let (method, upgrade) = changed_protocol(parts)?;
     let path = parts.uri.path_and_query().ok_or(Refusal::Target)?.as_str();
     check_target(path, &parts.method)?;
-    let length = match length(&parts.headers, ends)? {
-        // What follows is no body: it is the other protocol.
-        _ if upgrade.is_some() => BodyLength::None,
-        length => length,
-    };
+    let length = length(&parts.headers, ends)?;
+    // What follows a change of the protocol is no body: it is the other protocol.
+    let length = if upgrade.is_some() { BodyLength::None } else { length };
     Ok(Http2Head { method, path: path.to_owned(), authority: authority(parts)?, length, upgrade })
 }
 
