@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_mesh::http::{
-    BackendTarget, Filters, HttpChange, Order, Parent, PathMatch, Redirect, Route, RouteKind, RouteMatch,
-    RouteName, RouteRule, RuleAction, Timeouts, WeightedBackend,
+    BackendTarget, Filters, HttpChange, Order, Parent, PathMatch, Redirect, RedirectPort, Route, RouteKind,
+    RouteMatch, RouteName, RouteRule, RuleAction, Timeouts, WeightedBackend,
 };
 use ambit_mesh::policy::{
     Action, AuthorizationPolicy, Clause, Match, PolicyName, PolicyScope, Rule, StringMatch,
@@ -260,7 +260,13 @@ fn route() -> Change {
         filters: Filters::default(),
         timeouts: Timeouts::default(),
     };
-    let moved = Redirect { scheme: None, host: Some("other".into()), port: None, path: None, status: 302 };
+    let moved = Redirect {
+        scheme: None,
+        host: Some("other".into()),
+        port: RedirectPort::Usual,
+        path: None,
+        status: 302,
+    };
     let target = BackendTarget::Service { service: service_name(), port: 80, subset: None };
     let open = WeightedBackend { weight: 1, target, filters: Filters::default() };
     Change::Http(HttpChange::Route(Arc::new(Route {

@@ -224,7 +224,7 @@ fn finish(socket: Socket, connect: impl FnOnce(&Socket) -> io::Result<()>) -> io
 }
 
 pub(crate) fn is_refused(result: &io::Result<TcpStream>) -> bool {
-    matches!(result, Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    matches!(result, Err(error) if error.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// Sends both ways and checks that it arrives.

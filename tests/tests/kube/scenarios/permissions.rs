@@ -3,7 +3,7 @@
 use ambit_tests::cluster::crowd::Pod;
 use ambit_tests::cluster::kinds::{
     DEPLOYMENTS, EVENTS, GATEWAY_CLASSES, GATEWAYS, GRPC_ROUTES, HTTP_ROUTES, PEER_AUTHENTICATIONS, POLICIES,
-    SERVICES,
+    SERVICES, TCP_ROUTES, TLS_ROUTES,
 };
 use ambit_tests::wait::until_answered;
 use anyhow::{Context, Result, ensure};
