@@ -9,8 +9,8 @@ use ambit_mesh::address::{GatewayAddress, GatewayDestination, Network, NetworkAd
 use ambit_mesh::http::{
     BackendTarget, Client, Condition, Decision, Filters, GatewayName, Head, HeaderMatch, HttpAction,
     HttpChange, HttpPolicy, HttpRule, Myself, Operation, Order, Outcome, Parent, PathCondition, PathMatch,
-    PathRewrite, Pattern, PolicyTarget, QueryMatch, Redirect, Route, RouteKind, RouteMatch, RouteName,
-    RouteRule, RuleAction, Source, Timeouts, ValueMatch, Values, WaypointSnapshot, WaypointState,
+    PathRewrite, Pattern, PolicyTarget, QueryMatch, Redirect, RedirectPort, Route, RouteKind, RouteMatch,
+    RouteName, RouteRule, RuleAction, Source, Timeouts, ValueMatch, Values, WaypointSnapshot, WaypointState,
     WeightedBackend, authorize, consulted, decide, decide_by, normalize,
 };
 use ambit_mesh::identity::{SpiffeId, TrustDomain};
@@ -243,7 +243,12 @@ impl Octets<'_> {
             1 => RuleAction::Redirect(Redirect {
                 scheme: None,
                 host: None,
-                port: None,
+                port: match self.one_of(4) {
+                    0 => RedirectPort::Usual,
+                    1 => RedirectPort::Number(8083),
+                    2 => RedirectPort::OfScheme,
+                    _ => RedirectPort::Dialled,
+                },
                 path: self.rewrite(),
                 status: 302,
             }),

@@ -326,11 +326,10 @@ fn expected(policies: &[HttpPolicy], request: &Request) -> Verdict {
     if let Some(policy) = policies.iter().find(looks_at_paths).filter(|_| is_ambiguous) {
         return Verdict::Ambiguous(policy.name.to_string());
     }
-    match read(policies, request, Reading::AsSent) {
-        // Both readings must be allowed; the permit is of the second.
-        Verdict::Allowed(_) if decoded != as_sent => read(policies, request, Reading::Decoded),
-        verdict => verdict,
-    }
+    let verdict = read(policies, request, Reading::AsSent);
+    // Both readings must be allowed; the permit is of the second.
+    let is_allowed = matches!(verdict, Verdict::Allowed(_));
+    if is_allowed && decoded != as_sent { read(policies, request, Reading::Decoded) } else { verdict }
 }
 
 fn found(result: Result<crate::http::HttpPermit, HttpDenied>) -> Verdict {
