@@ -144,7 +144,7 @@ pub struct ExplainRequestArgs {
     /// Who sends it: NAMESPACE/SERVICEACCOUNT, or NAMESPACE/POD. `sa:` or `pod:` before it says which.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub from: Sender,
-    /// Where to: SERVICE.NAMESPACE\[:PORT\], ADDRESS\[:PORT\], or a URL with one of them.
+    /// Where to: SERVICE.NAMESPACE or ADDRESS, each with :PORT or without, or a URL with one of them.
     #[arg(long, value_name = "RECEIVER")]
     pub to: Receiver,
     /// The method.

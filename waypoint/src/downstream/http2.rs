@@ -4,6 +4,7 @@
 //! session drops a request's trailers.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -45,7 +46,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, mut wire: Wi
     let mut is_leaving = false;
     let idle = worker.shared.config.idle_timeout;
     let mut quiet_since = Instant::now();
-    let mut looks = interval(worker.shared.config.header_timeout);
+    let mut looks = interval(worker.shared.config.header_timeout.max(SHORTEST_LOOK));
     let mut mark = progress.mark();
     loop {
         tokio::select! {
@@ -148,6 +149,9 @@ fn join_cookies(headers: &mut HeaderMap) {
         headers.insert(header::COOKIE, joined);
     }
 }
+
+/// An interval of nothing is none.
+const SHORTEST_LOOK: Duration = Duration::from_millis(1);
 
 /// What a client may send ahead of an endpoint that does not read, for one stream; octets.
 const STREAM_WINDOW: u32 = 256 * 1024;

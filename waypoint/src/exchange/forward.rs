@@ -95,7 +95,7 @@ impl Call<'_> {
     async fn attempt(
         self,
         lease: Lease,
-        key: Key,
+        mut key: Key,
         forward: &Forward,
         body: &mut Body,
         responder: &mut Responder,
@@ -111,13 +111,14 @@ impl Call<'_> {
         };
         let again = match self.exchange(lease, &key, forward, body, responder, deadline).await {
             Err(error) if may_repeat(&error) => {
-                let caller = self.on_behalf();
                 let again = async {
-                    match key.protocol {
-                        Protocol::Http1 | Protocol::Opaque => {
-                            self.worker.connections.fresh(self.worker, &key, &caller).await
+                    match self.again(&key).await {
+                        // As when it was acquired: its policies may know more than we.
+                        Err(error) if error.is_denied() && key.client.is_none() => {
+                            key.client = Some(self.caller.identity.clone());
+                            self.again(&key).await
                         }
-                        Protocol::Http2 => self.worker.connections.acquire(self.worker, &key, &caller).await,
+                        again => again,
                     }
                 };
                 by(deadline, again).await
@@ -131,6 +132,15 @@ impl Call<'_> {
                 let outcome = self.exchange(lease, &key, forward, body, responder, deadline).await;
                 outcome.unwrap_or_else(|error| self.broken(&error))
             }
+        }
+    }
+
+    /// A session for a request that was sent in vain: not on a connection that may be over as well.
+    async fn again(self, key: &Key) -> Result<Lease, DialError> {
+        let (connections, caller) = (&self.worker.connections, self.on_behalf());
+        match key.protocol {
+            Protocol::Http1 | Protocol::Opaque => connections.fresh(self.worker, key, &caller).await,
+            Protocol::Http2 => connections.acquire(self.worker, key, &caller).await,
         }
     }
 
