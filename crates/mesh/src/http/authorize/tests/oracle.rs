@@ -158,16 +158,31 @@ impl Oracle<'_> {
                 if self.reading == Reading::Connection {
                     return self.unknown;
                 }
-                let value = match name.as_str() {
-                    "host" => Some(self.request.authority.1[0].to_owned()),
-                    _ if self.request.header.is_empty() => None,
-                    _ => Some(self.request.header.join(",")),
+                // What came several times is its values joined; a server may take one of them instead.
+                let sent = &self.request.header;
+                let mut forms: Vec<String> = Vec::new();
+                if name.as_str() == "host" {
+                    forms.push(self.request.authority.1[0].to_owned());
+                } else if !sent.is_empty() {
+                    forms.push(sent.join(","));
+                    if sent.len() > 1 {
+                        forms.extend(sent.iter().map(|value| (*value).to_owned()));
+                    }
+                }
+                let meets =
+                    |want: &StringMatch, form: &String| *want == StringMatch::Presence || text(want, form);
+                // What denies looks at each of them, and what allows is not met by leaving one out.
+                let denies = self.unknown;
+                let is_wanted = |want: &StringMatch| match denies {
+                    true => forms.iter().any(|form| meets(want, form)),
+                    false => forms.iter().take(1).any(|form| meets(want, form)),
                 };
-                hold(values, |want| match (&value, want) {
-                    (None, _) => false,
-                    (Some(_), StringMatch::Presence) => true,
-                    (Some(value), want) => text(want, value),
-                })
+                let is_unwanted = |want: &StringMatch| match denies {
+                    true => !forms.is_empty() && forms.iter().all(|form| meets(want, form)),
+                    false => forms.iter().any(|form| meets(want, form)),
+                };
+                let wanted = values.any_of.is_empty() || values.any_of.iter().any(is_wanted);
+                wanted && !values.none_of.iter().any(is_unwanted)
             }
             Condition::SourceIp(values) | Condition::RemoteIp(values) => self.client(values),
             Condition::SourceNamespace(values) => self.namespace(values),
