@@ -4,7 +4,7 @@
 //! for ever (PING, SETTINGS, WINDOW_UPDATE, streams that are reset once they were sent on) is counted here,
 //! from the frames' heads alone. Pure: octets and times in, verdicts out.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -73,6 +73,15 @@ pub struct FrameWatch {
     ignored: Budget,
     in_headers: bool,
     progress: Progress,
+    farewell: Farewell,
+}
+
+/// The GOAWAY that asks a peer to begin no more streams.
+#[derive(Debug, PartialEq, Eq)]
+enum Farewell {
+    Unsaid,
+    /// What of it is still to be sent.
+    Owed(&'static [u8]),
 }
 
 /// How far a peer is, for who looks whether it goes on. Shared with the connection's owner.
@@ -82,6 +91,8 @@ pub struct Progress(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     mark: AtomicU64,
+    empty_data: AtomicU32,
+    is_ending: AtomicBool,
     flood: OnceLock<Flood>,
 }
 
@@ -99,6 +110,19 @@ impl Progress {
     /// Whether what a mark was taken of is still begun and not ended.
     pub fn is_stuck_at(&self, mark: u64) -> bool {
         mark % 2 == 1 && self.mark() == mark
+    }
+
+    /// Whether it is time for another connection: `h2` ends one, with all streams on it, for the 101st empty DATA
+    /// frame of its life, and there are applications that send one with every answer.
+    pub fn is_worn(&self) -> bool {
+        self.0.empty_data.load(Ordering::Relaxed) >= WORN
+    }
+
+    /// Asks the peer to begin no more streams (RFC 9113 §6.8), as soon as the connection is polled. What it has begun
+    /// before it hears of that is served: `h2` by itself says how far it looks one round trip later, when streams may
+    /// still wait at the peer behind its answer to our PING.
+    pub fn announce_end(&self) {
+        self.0.is_ending.store(true, Ordering::Relaxed);
     }
 
     fn set(&self, frames: u64, is_open: bool) {
@@ -124,6 +148,7 @@ impl FrameWatch {
             ignored: Budget::new(IGNORED, now),
             in_headers: false,
             progress: Progress::default(),
+            farewell: Farewell::Unsaid,
         }
     }
 
@@ -164,11 +189,33 @@ impl FrameWatch {
         }
     }
 
+    /// What is to be sent before anything else, now.
+    pub fn owed(&mut self) -> &'static [u8] {
+        let is_due = self.progress.0.is_ending.load(Ordering::Relaxed) && self.sent.is_between_frames();
+        if self.farewell == Farewell::Unsaid && is_due {
+            self.farewell = Farewell::Owed(&GOAWAY);
+        }
+        match self.farewell {
+            Farewell::Unsaid => &[],
+            Farewell::Owed(octets) => octets,
+        }
+    }
+
+    /// So much of it was sent.
+    pub fn paid(&mut self, octets: usize) {
+        if let Farewell::Owed(owed) = &mut self.farewell {
+            *owed = &owed[octets..];
+        }
+    }
+
     fn charge(&mut self, head: Head, now: Instant) -> Result<(), Flood> {
         let ends_headers = head.flags & END_HEADERS != 0;
         match head.kind {
             DATA if head.length > 0 => self.ping.earn(1),
-            DATA if head.flags & END_STREAM == 0 => self.empty_data.spend(now, Flood::EmptyData)?,
+            DATA if head.flags & END_STREAM == 0 => {
+                self.progress.0.empty_data.fetch_add(1, Ordering::Relaxed);
+                self.empty_data.spend(now, Flood::EmptyData)?;
+            }
             DATA => {}
             HEADERS | CONTINUATION => self.in_headers = !ends_headers,
             RST_STREAM => self.rapid_reset.spend(now, Flood::RapidReset)?,
@@ -195,6 +242,9 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
+/// RFC 9113 §6.8: no stream beyond the last that there can be, for no error.
+const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
 /// CVE-2019-9512. At once, and a second.
 const PINGS: (u32, u32) = (512, 16);
 
@@ -209,6 +259,9 @@ const RAPID_RESETS: (u32, u32) = (2_000, 200);
 
 /// CVE-2019-9518. No peer has a reason for one.
 const EMPTY_DATA: (u32, u32) = (128, 4);
+
+/// Empty DATA frames after which a connection is left. Its streams may send as many again, and twice.
+const WORN: u32 = 32;
 
 /// Frames without effect.
 const IGNORED: (u32, u32) = (4_096, 64);

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use ambit_hbone::codec::Reason;
 use ambit_hbone::tunnel::{StreamError, Tunnel, TunnelStream};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -66,6 +67,18 @@ impl Wire {
         let progress = watch.progress();
         self.frames = Some(Box::new(watch));
         progress
+    }
+
+    /// Sends what goes before anything else.
+    fn poll_owed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(frames) = &mut self.frames else { return Poll::Ready(Ok(())) };
+        loop {
+            let owed = frames.owed();
+            if owed.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            frames.paid(ready!(poll_send(&mut self.transport, cx, owed))?);
+        }
     }
 
     fn poll_take(&mut self, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -185,10 +198,20 @@ fn poll_transport(
     }
 }
 
+fn poll_send(transport: &mut Transport, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+    match transport {
+        Transport::Plain(stream) => Pin::new(stream).poll_write(cx, octets),
+        Transport::Tunnel(stream) => stream.poll_transmit(cx, octets).map_err(lost),
+    }
+}
+
+/// `ConnectionReset` is what the application did, `ConnectionAborted` what somebody on the way did to it.
 fn lost(error: StreamError) -> io::Error {
     let kind = match error {
+        StreamError::TunnelLost(_) | StreamError::Reset { reason: Reason::Cancel } => {
+            io::ErrorKind::ConnectionAborted
+        }
         StreamError::Reset { .. } => io::ErrorKind::ConnectionReset,
-        StreamError::TunnelLost(_) => io::ErrorKind::ConnectionAborted,
     };
     io::Error::new(kind, error.to_string())
 }
@@ -196,6 +219,8 @@ fn lost(error: StreamError) -> io::Error {
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // Whoever waits to read has nothing to write: what cannot be sent now goes before what is written next.
+        let _ = this.poll_owed(cx);
         let before = room.filled().len();
         ready!(this.poll_take(cx, room))?;
         if let Some(frames) = &mut this.frames
@@ -211,10 +236,8 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = ready!(match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, octets),
-            Transport::Tunnel(stream) => stream.poll_transmit(cx, octets).map_err(lost),
-        })?;
+        ready!(this.poll_owed(cx))?;
+        let written = ready!(poll_send(&mut this.transport, cx, octets))?;
         if let Some(frames) = &mut this.frames {
             frames.sent(&octets[..written]);
         }

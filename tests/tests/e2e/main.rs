@@ -17,6 +17,7 @@ mod plumbing;
 mod pods;
 mod policy;
 mod probes;
+mod rollout;
 mod routing;
 mod transfer;
 mod upgrade;
@@ -138,6 +139,10 @@ const SCENARIOS: &[Scenario] = scenarios![
     conformance::a_teams_istio_objects_work_unchanged,
     conformance::virtual_services_do_what_they_say,
     conformance::connections_have_routes_too,
+    rollout::rolling_two_replicas_loses_nothing_of_any_protocol,
+    rollout::scaling_to_four_and_back_loses_nothing_of_any_protocol,
+    rollout::deleting_a_replica_loses_nothing_of_any_protocol,
+    rollout::streams_finish_while_their_waypoint_drains,
     ending::an_agent_that_is_told_to_end_leaves_pods_closed,
     ending::an_agent_of_an_uninstalled_mesh_opens_its_pods_and_leaves_nothing,
     ending::a_second_signal_ends_the_asking,

@@ -17,7 +17,7 @@ use tracing::debug;
 
 use super::idle_end;
 use crate::exchange::{self, Body, Request, Responder};
-use crate::frames::PeerRole;
+use crate::frames::{PeerRole, Progress};
 use crate::head::{ConnectionOptions, Http2Head, Refusal, read_http2, strip_hop_by_hop};
 use crate::ingress::Caller;
 use crate::record::{cut_off, refused_head};
@@ -43,12 +43,16 @@ pub(super) async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, mut wire: Wi
         }
     };
     let mut exchanges = JoinSet::new();
-    let mut is_leaving = false;
+    let mut ending: Option<Instant> = None;
+    let (mut is_leaving, mut is_last_said) = (false, false);
     let idle = worker.shared.config.idle_timeout;
     let mut quiet_since = Instant::now();
     let mut looks = interval(worker.shared.config.header_timeout.max(SHORTEST_LOOK));
     let mut mark = progress.mark();
     loop {
+        if progress.is_worn() && ending.is_none() {
+            ending = Some(end_after(FAREWELL, &progress));
+        }
         tokio::select! {
             // Polled first: it also drives the streams that are open.
             accepted = connection.accept() => match accepted {
@@ -65,9 +69,14 @@ pub(super) async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, mut wire: Wi
                 }
                 None => return,
             },
-            _ = worker.until_leaving(), if !is_leaving => {
-                connection.graceful_shutdown();
+            leaving = worker.until_leaving(), if !is_leaving => {
+                let left = leaving.idle_until.saturating_duration_since(Instant::now());
+                ending.get_or_insert_with(|| end_after(FAREWELL.min(left / 2), &progress));
                 is_leaving = true;
+            }
+            () = until(ending), if !is_last_said => {
+                connection.graceful_shutdown();
+                is_last_said = true;
             }
             () = idle_end(worker), if is_leaving && exchanges.is_empty() => return,
             _ = exchanges.join_next(), if !exchanges.is_empty() => quiet_since = Instant::now(),
@@ -79,11 +88,23 @@ pub(super) async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, mut wire: Wi
                 }
                 mark = progress.mark();
             }
-            () = sleep_until(quiet_since + idle), if exchanges.is_empty() => {
-                connection.graceful_shutdown();
-                quiet_since = Instant::now();
+            () = sleep_until(quiet_since + idle), if exchanges.is_empty() && ending.is_none() => {
+                ending = Some(end_after(FAREWELL, &progress));
             }
         }
+    }
+}
+
+/// Says that a connection ends; when its last stream is to be named.
+fn end_after(time: Duration, progress: &Progress) -> Instant {
+    progress.announce_end();
+    Instant::now() + time
+}
+
+async fn until(ending: Option<Instant>) {
+    match ending {
+        Some(ending) => sleep_until(ending).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -149,6 +170,9 @@ fn join_cookies(headers: &mut HeaderMap) {
         headers.insert(header::COOKIE, joined);
     }
 }
+
+/// What a client has begun before it hears that a connection ends is on its way for so long, at most.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// An interval of nothing is none.
 const SHORTEST_LOOK: Duration = Duration::from_millis(1);

@@ -56,6 +56,11 @@ impl Heads {
         self.filled > 0 || (self.skipped > 0 && self.kind.is_some_and(|within| within != kind))
     }
 
+    /// Whether the octets so far end behind a whole frame.
+    pub(super) fn is_between_frames(&self) -> bool {
+        self.frames > 0 && self.filled == 0 && self.skipped == 0
+    }
+
     /// Frames whose heads have come.
     pub(super) fn frames(&self) -> u64 {
         self.frames

@@ -86,3 +86,36 @@ fn what_has_begun_is_told_until_it_ends() {
     assert!(!stuck(&frame(HEADERS, END_HEADERS, 3)[10..]));
     assert!(!stuck(&frame(DATA, 0, 7)[..12]), "a body may take its time");
 }
+
+#[test]
+fn a_connection_is_left_long_before_its_empty_frames_are_a_flood() {
+    let now = Instant::now();
+    let mut watch = begun(now);
+    let progress = watch.progress();
+    let mut is_worn_by = |octets: &[u8]| {
+        watch.received(octets, now).unwrap();
+        progress.is_worn()
+    };
+    let empty = frame(DATA, 0, 0);
+    for _ in 1..WORN {
+        let octets = [empty.clone(), frame(DATA, END_STREAM, 0), frame(DATA, 0, 7)].concat();
+        assert!(!is_worn_by(&octets));
+    }
+    assert!(is_worn_by(&empty));
+}
+
+#[test]
+fn a_farewell_waits_for_the_end_of_a_frame_and_is_said_once() {
+    let mut watch = begun(Instant::now());
+    watch.progress().announce_end();
+    assert!(watch.owed().is_empty(), "SETTINGS go first");
+    watch.sent(&frame(SETTINGS_FRAME, 0, 6)[..12]);
+    assert!(watch.owed().is_empty(), "in the middle of a frame");
+    watch.sent(&frame(SETTINGS_FRAME, 0, 6)[12..]);
+    assert_eq!(watch.owed(), GOAWAY);
+    watch.paid(5);
+    assert_eq!(watch.owed(), &GOAWAY[5..]);
+    watch.paid(12);
+    watch.sent(&frame(DATA, 0, 6));
+    assert!(watch.owed().is_empty());
+}

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use super::DialError;
-use crate::frames::PeerRole;
+use crate::frames::{PeerRole, Progress};
 use crate::head::MAX_HEAD;
 use crate::wire::Wire;
 
@@ -26,6 +26,7 @@ use crate::wire::Wire;
 pub(super) struct Multiplexed {
     requests: SendRequest<Bytes>,
     tunnel: Option<Tunnel>,
+    progress: Progress,
     shared: Rc<State>,
 }
 
@@ -46,7 +47,7 @@ struct State {
 impl Multiplexed {
     /// Speaks HTTP/2 on a connection. What the endpoint says to it is not waited for.
     pub(super) async fn begin(mut wire: Wire) -> Result<Self, DialError> {
-        wire.watch_frames(PeerRole::Server);
+        let progress = wire.watch_frames(PeerRole::Server);
         let tunnel = wire.tunnel();
         let failed = |error: h2::Error| DialError::Http2(error.to_string());
         let (requests, mut connection) = Builder::new()
@@ -62,12 +63,12 @@ impl Multiplexed {
         let shared = Rc::<State>::default();
         let pings = connection.ping_pong();
         spawn_local(drive(connection, pings, Rc::clone(&shared)));
-        Ok(Self { requests, tunnel, shared })
+        Ok(Self { requests, tunnel, progress, shared })
     }
 
     /// Whether another stream may be opened, and who is at the other end stays.
     pub(super) fn is_usable(&self) -> bool {
-        let is_over = self.shared.is_closed.get() || self.shared.is_leaving.get();
+        let is_over = self.shared.is_closed.get() || self.shared.is_leaving.get() || self.progress.is_worn();
         !is_over && !self.tunnel.as_ref().is_some_and(Tunnel::is_leaving)
     }
 
