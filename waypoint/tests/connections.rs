@@ -32,7 +32,7 @@ use h2::client::SendRequest;
 use http::{Request, Response};
 use http2::{client, serve_http2};
 use raw::record;
-use support::{Mesh, Setup, deny, open, read_message, run, service_name, write};
+use support::{Mesh, Setup, Verdict, deny, open, read_message, run, service_name, write};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
@@ -174,6 +174,46 @@ fn all_streams_of_all_clients_connections_take_one_connection_of_http2() {
     });
 }
 
+/// The library of both sides ends a connection, and all streams on it, for the empty DATA frames of its whole life.
+#[test]
+fn empty_data_frames_wear_connections_out_and_cost_no_stream() {
+    run(async {
+        let mesh = Mesh::start(hbone(AppProtocol::Grpc));
+        let _said = mesh.node_agent().await;
+        let connections = serve_http2(mesh.backend().await, |_request, mut respond| async move {
+            let mut sending = respond.send_response(Response::new(()), false).unwrap();
+            sending.send_data(Bytes::new(), false).unwrap();
+            sending.send_trailers(http::HeaderMap::new()).unwrap();
+        });
+        let mut to_waypoint = 0;
+        let mut kept: Option<SendRequest<Bytes>> = None;
+        for call in 0..300 {
+            let ready = match kept.take() {
+                Some(kept) => kept.ready().await.ok(),
+                None => None,
+            };
+            let mut sender = match ready {
+                Some(sender) => sender,
+                None => {
+                    to_waypoint += 1;
+                    client(&mesh, "client").await
+                }
+            };
+            let post = Request::post("http://web/").body(()).unwrap();
+            let (response, mut sending) = sender.send_request(post, false).unwrap();
+            sending.send_data(Bytes::new(), false).unwrap();
+            sending.send_data(Bytes::new(), true).unwrap();
+            let mut body = response.await.unwrap().into_body();
+            assert!(body.data().await.is_none_or(|piece| piece.is_ok()), "call {call}");
+            assert!(body.trailers().await.is_ok(), "call {call}");
+            kept = Some(sender);
+        }
+        // Each is good for some dozen.
+        assert!((5..=30).contains(&to_waypoint), "{to_waypoint}");
+        assert!((5..=30).contains(&connections.get()), "{}", connections.get());
+    });
+}
+
 #[test]
 fn clients_share_connections_until_a_policy_names_one() {
     run(async {
@@ -238,8 +278,11 @@ fn an_endpoint_that_knows_more_is_told_for_whom() {
     run(async {
         let mesh = Mesh::start(hbone(AppProtocol::Http11));
         // Its policies name the client, which has not come here yet.
-        let said =
-            mesh.node_agent_that(|client| client.is_some_and(|client| client.ends_with("/client"))).await;
+        let judges = |client: Option<&str>| match client {
+            Some(client) if client.ends_with("/client") => Verdict::Serves,
+            Some(_) | None => Verdict::Refuses,
+        };
+        let said = mesh.node_agent_that(judges).await;
         let held = hold(mesh.backend().await);
         let mut admitted = open(&mesh.tunnel("client").await, mesh.vip).await.unwrap();
         assert_eq!(get(&mut admitted).await, "200");
@@ -248,6 +291,35 @@ fn an_endpoint_that_knows_more_is_told_for_whom() {
         assert_eq!(held.dials.get(), 1);
         let id = |account| Some(format!("spiffe://cluster.local/ns/test/sa/{account}"));
         assert_eq!(said.take(), [None, id("client"), None, id("other")]);
+    });
+}
+
+#[test]
+fn a_request_that_new_policies_of_its_endpoint_cut_off_is_sent_again_where_it_does_no_harm() {
+    run(async {
+        for protocol in [AppProtocol::Http11, AppProtocol::Http2] {
+            let mesh = Mesh::start(hbone(protocol));
+            let said = mesh
+                .node_agent_that(|client| if client.is_some() { Verdict::Serves } else { Verdict::Cuts })
+                .await;
+            let backend = mesh.backend().await;
+            if protocol == AppProtocol::Http2 {
+                serve_http2(backend, |_request, mut respond| async move {
+                    respond.send_response(Response::new(()), true).unwrap();
+                });
+            } else {
+                hold(backend);
+            }
+            let mut client = open(&mesh.tunnel("client").await, mesh.vip).await.unwrap();
+            let mut statuses = Vec::new();
+            for method in ["GET", "POST"] {
+                write(&mut client, &format!("{method} / HTTP/1.1\r\nhost: web\r\ncontent-length: 0\r\n\r\n"))
+                    .await;
+                statuses.push(read_message(&mut client).await.0.split(' ').nth(1).unwrap().to_owned());
+            }
+            assert_eq!(statuses, ["200", "503"], "{protocol:?}");
+            assert_eq!(said.take().len(), 3, "{protocol:?}");
+        }
     });
 }
 

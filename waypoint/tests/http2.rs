@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails in a test's own set-up fails the test")]
 
+#[expect(dead_code, reason = "other tests use more of it")]
 mod support;
 
 use std::cell::Cell;

@@ -102,15 +102,20 @@ impl Call<'_> {
         deadline: Option<Instant>,
     ) -> Forwarded {
         // Nothing of its body is gone. RFC 9112 §9.3.1: a request on a connection that was closed meanwhile
-        // may be sent again where that does no harm; RFC 9113 §8.7: what an endpoint says that it has not
-        // processed, always.
+        // may be sent again where that does no harm, and so may one whose endpoint took no part in the end of
+        // its connection; RFC 9113 §8.7: what an endpoint says that it has not processed, always.
         let is_whole = body.is_done();
-        let is_harmless = lease.reused && self.request.method.is_idempotent();
+        let (reused, is_harmless) = (lease.reused, self.request.method.is_idempotent());
         let may_repeat = |error: &SendError| {
-            is_whole && (error.is_unprocessed() || (is_harmless && error.is_before_answer()))
+            let is_over = error.is_cut_off() || (reused && error.is_before_answer());
+            is_whole && (error.is_unprocessed() || (is_harmless && is_over))
         };
         let again = match self.exchange(lease, &key, forward, body, responder, deadline).await {
             Err(error) if may_repeat(&error) => {
+                // New policies may be why it was cut off.
+                if error.is_cut_off() && key.client.is_none() {
+                    key.client = Some(self.caller.identity.clone());
+                }
                 let again = async {
                     match self.again(&key).await {
                         // As when it was acquired: its policies may know more than we.
@@ -146,7 +151,7 @@ impl Call<'_> {
 
     fn broken(self, error: &SendError) -> Forwarded {
         match error {
-            SendError::BeforeAnswer(why) | SendError::Unprocessed(why) => {
+            SendError::BeforeAnswer(why) | SendError::CutOff(why) | SendError::Unprocessed(why) => {
                 let text = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
                 let reply = Reply::new(
                     StatusCode::SERVICE_UNAVAILABLE,

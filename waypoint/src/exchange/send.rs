@@ -1,5 +1,6 @@
 //! The two directions of a request to an endpoint, on HTTP/1 or HTTP/2.
 
+use std::io;
 use std::pin::Pin;
 use std::task::Poll;
 
@@ -23,6 +24,9 @@ use crate::upstream::{Http2Stream, Lease, Session};
 pub(super) enum SendError {
     /// The connection ended before an answer began.
     BeforeAnswer(String),
+    /// The same, and not the endpoint ended it but what carries it: its node agent, whose policies have changed, or
+    /// the tunnel.
+    CutOff(String),
     /// The endpoint said that it has not looked at the request, and will not.
     Unprocessed(String),
     /// The answer has no one reading.
@@ -42,13 +46,28 @@ impl SendError {
         matches!(self, Self::BeforeAnswer(_))
     }
 
+    pub(super) fn is_cut_off(&self) -> bool {
+        matches!(self, Self::CutOff(_))
+    }
+
     pub(super) fn is_unprocessed(&self) -> bool {
         matches!(self, Self::Unprocessed(_))
+    }
+
+    fn of_io(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::ConnectionAborted {
+            Self::CutOff(error.to_string())
+        } else {
+            Self::BeforeAnswer(error.to_string())
+        }
     }
 
     /// RFC 9113 §8.7: a stream beyond the last that a GOAWAY names, or reset with REFUSED_STREAM, was not
     /// processed.
     fn of_h2(error: &h2::Error) -> Self {
+        if let Some(error) = error.get_io() {
+            return Self::of_io(error);
+        }
         let said = error.is_remote() && (error.is_go_away() || error.is_reset());
         match error.reason() {
             Some(Reason::NO_ERROR) if said && error.is_go_away() => Self::Unprocessed(error.to_string()),
@@ -105,7 +124,7 @@ pub(super) async fn begin(
                 framing,
                 connection,
             );
-            wire.write_all(&head).await.map_err(|error| SendError::BeforeAnswer(error.to_string()))?;
+            wire.write_all(&head).await.map_err(|error| SendError::of_io(&error))?;
             let sink = Sink::Http1(BodyWriter::new(wire.clone(), framing));
             Ok((Inflow::Http1 { wire, body: None, closes: true }, sink))
         }
@@ -167,7 +186,10 @@ impl Inflow {
                     Err(ReadError::Refused(refusal)) => {
                         return Err(SendError::BadAnswer(refusal.to_string()));
                     }
-                    Err(error) => return Err(SendError::BeforeAnswer(error.to_string())),
+                    Err(ReadError::Io(error)) => return Err(SendError::of_io(&error)),
+                    Err(error @ ReadError::Truncated) => {
+                        return Err(SendError::BeforeAnswer(error.to_string()));
+                    }
                 };
                 let length = if *method == Method::HEAD { BodyLength::None } else { head.body };
                 *closes = head.connection.close || length == BodyLength::UntilClose;

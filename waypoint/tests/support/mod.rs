@@ -161,17 +161,25 @@ impl Mesh {
 
     /// The endpoint's node agent: joins each CONNECT with the application, and keeps for whom it was made.
     pub(crate) async fn node_agent(&self) -> Said {
-        self.node_agent_that(|_| true).await
+        self.node_agent_that(|_| Verdict::Serves).await
     }
 
-    /// The same, of an agent that serves only for whom `admits` says.
-    pub(crate) async fn node_agent_that(&self, admits: fn(Option<&str>) -> bool) -> Said {
+    /// The same, of an agent that does what `judges` says of whom a CONNECT is for.
+    pub(crate) async fn node_agent_that(&self, judges: fn(Option<&str>) -> Verdict) -> Said {
         let listener = TcpListener::bind((self.endpoint, 15008)).await.unwrap();
         let identity = self.root.workload("web");
         let said = Rc::new(RefCell::new(Vec::new()));
-        spawn_local(node_agent(listener, identity, self.buffers.clone(), admits, Rc::clone(&said)));
+        spawn_local(node_agent(listener, identity, self.buffers.clone(), judges, Rc::clone(&said)));
         said
     }
+}
+
+/// What an agent does with a CONNECT.
+pub(crate) enum Verdict {
+    Serves,
+    Refuses,
+    /// It takes it, and cuts it when it has heard something: its policies have changed meanwhile.
+    Cuts,
 }
 
 /// What CONNECTs have said of whom they are for.
@@ -191,7 +199,7 @@ async fn node_agent(
     listener: TcpListener,
     identity: TlsIdentity,
     buffers: BufferPool,
-    admits: fn(Option<&str>) -> bool,
+    judges: fn(Option<&str>) -> Verdict,
     said: Said,
 ) {
     loop {
@@ -207,9 +215,17 @@ async fn node_agent(
             while let Some((head, mut stream)) = tunnel.next_request().await {
                 let client = head.headers().text("ambit-original-source");
                 said.borrow_mut().push(client.map(str::to_owned));
-                if !admits(client) {
-                    stream.refuse(401, &[]);
-                    continue;
+                match judges(client) {
+                    Verdict::Serves => {}
+                    Verdict::Refuses => {
+                        stream.refuse(401, &[]);
+                        continue;
+                    }
+                    Verdict::Cuts => {
+                        stream.accept(&[]);
+                        spawn_local(async move { Wire::of_tunnel(stream).fill().await.map(drop) });
+                        continue;
+                    }
                 }
                 let application = TcpStream::connect(head.authority().to_owned()).await.unwrap();
                 let application = Rc::new(Socket::new(application.into_std().unwrap()).unwrap());
