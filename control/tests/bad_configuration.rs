@@ -278,6 +278,46 @@ fn one_bad_route_is_reported_and_costs_only_itself() {
     }
 }
 
+/// Its author has said that not everything goes to the Service.
+#[test]
+fn a_route_of_which_no_rule_can_be_read_keeps_the_default_way_shut() {
+    let matches = "matches: [{path: {value: /}}]";
+    let unreadable = "matches: [{headers: [{type: RegularExpression, name: x, value: '('}]}]";
+    let broken = ROUTE.replace(matches, unreadable);
+    let mut mesh = Mesh::of(&[("shop.yaml", SHOP), ("policy.yaml", NO_ADMIN)]);
+    assert_eq!(mesh.get("/a"), "web");
+    mesh.write(&[("route.yaml", &broken)]);
+    assert_eq!((mesh.get("/a"), mesh.get("/admin")), ("404".to_owned(), "403".to_owned()));
+    assert!(mesh.said_of_route().contains("Accepted=False UnsupportedValue"), "{}", mesh.said_of_route());
+}
+
+#[test]
+fn delegates_in_a_circle_answer_what_they_match_and_nothing_else_changes() {
+    let service = |name: &str, hosts: &str, rules: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec:\n  {hosts}\n  http:\n{rules}---\n"
+        )
+    };
+    let delegating = |path: &str, to: &str| {
+        format!("  - match: [{{uri: {{prefix: {path}}}}}]\n    delegate: {{name: {to}}}\n")
+    };
+    let goes = "  - route: [{destination: {host: other, port: {number: 80}}}]\n";
+    let files = [
+        service("web", "hosts: [web]", &(delegating("/round", "one") + goes)),
+        service("one", "gateways: [mesh]", &delegating("/round", "two")),
+        service("two", "gateways: [mesh]", &delegating("/round", "one")),
+    ];
+    let mut mesh =
+        Mesh::of(&[("shop.yaml", SHOP), ("policy.yaml", NO_ADMIN), ("services.yaml", &files.concat())]);
+    assert_eq!(
+        [mesh.get("/round/a"), mesh.get("/a"), mesh.get("/admin")],
+        ["500".to_owned(), "other".to_owned(), "403".to_owned()]
+    );
+    let said = mesh.said("networking.istio.io", "VirtualService", "one");
+    assert!(said.contains("a cycle"), "{said}");
+}
+
 #[test]
 fn a_broken_edit_keeps_the_last_good_version() {
     for (what, broken) in [

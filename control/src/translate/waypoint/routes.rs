@@ -141,7 +141,8 @@ impl<'a> Written<'a> {
         self.key.namespace.as_deref().unwrap_or_default()
     }
 
-    /// `None` where no parent takes it.
+    /// `None` where no parent takes it. One whose rules are all dropped is still a route, of which no rule matches: it
+    /// keeps its parents' default way shut.
     fn translate(&self, view: &View<'_>, taken: &Taken, report: &mut Report<'_>) -> Option<Route> {
         let mut problems = Problems::default();
         let rules: Vec<RouteRule> =
@@ -164,7 +165,7 @@ impl<'a> Written<'a> {
                 }
             }
         }
-        (!parents.is_empty() && !rules.is_empty()).then(|| Route {
+        (!parents.is_empty() && !self.rules.is_empty()).then(|| Route {
             name: RouteName {
                 kind: self.kind,
                 namespace: self.namespace().into(),
