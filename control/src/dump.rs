@@ -2,7 +2,7 @@
 
 use ambit_mesh::http::{Filters, HttpPolicy, Parent, Route, RouteRule, Subset, Timeouts};
 use ambit_mesh::policy::{AuthorizationPolicy, Clause, Match, PolicyScope, Rule, StringMatch};
-use ambit_mesh::service::{LoadBalancing, PortMapping, Service};
+use ambit_mesh::service::{LoadBalancing, PortMapping, Service, WaypointFailure};
 use ambit_mesh::workload::{PodBinding, Workload};
 use serde_json::{Map, Value, json};
 
@@ -120,8 +120,18 @@ fn workload(workload: &Workload) -> Value {
                 .collect(),
         ),
         ("waypoint", workload.waypoint.as_deref().map(text).unwrap_or_default()),
+        ("waypointFailure", failure(workload.waypoint_failure)),
+        ("requiresWaypoint", if workload.requires_waypoint { Value::Bool(true) } else { Value::Null }),
         ("pod", workload.pod.as_deref().map(pod).unwrap_or_default()),
     ])
+}
+
+/// Closed goes without saying.
+fn failure(failure: WaypointFailure) -> Value {
+    match failure {
+        WaypointFailure::Closed => Value::Null,
+        WaypointFailure::Open => debug(&failure),
+    }
 }
 
 fn pod(pod: &PodBinding) -> Value {
@@ -148,6 +158,7 @@ fn service(service: &Service) -> Value {
         ("addresses", texts(&service.addresses)),
         ("ports", service.ports.iter().map(port).collect()),
         ("waypoint", service.waypoint.as_ref().map(text).unwrap_or_default()),
+        ("waypointFailure", failure(service.waypoint_failure)),
         ("ipFamilies", debug(&service.ip_families)),
         ("loadBalancing", load_balancing(&service.load_balancing)),
     ])

@@ -97,8 +97,8 @@ pub struct Mesh {
     control: Control,
     configuration: Configuration,
     ambient: Mutex<BTreeMap<String, Dataplane>>,
-    /// The waypoint that a namespace uses.
-    waypoints: Mutex<BTreeMap<String, String>>,
+    /// Of namespaces, by namespace and label.
+    labels: Mutex<BTreeMap<(String, String), String>>,
     pods: Mutex<Vec<Pod>>,
     runtimes: BTreeMap<String, Runtime>,
     services: AtomicU16,
@@ -171,7 +171,7 @@ impl Mesh {
             control,
             configuration,
             ambient: Mutex::default(),
-            waypoints: Mutex::default(),
+            labels: Mutex::default(),
             pods: Mutex::default(),
             runtimes,
             services: AtomicU16::new(10),
@@ -441,18 +441,29 @@ impl Mesh {
     /// # Errors
     /// When it cannot be written.
     pub fn use_waypoint(&self, namespace: &str, gateway: Option<&str>) -> Result<()> {
-        match gateway {
-            Some(gateway) => lock(&self.waypoints).insert(namespace.to_owned(), gateway.to_owned()),
-            None => lock(&self.waypoints).remove(namespace),
+        self.label_namespace(namespace, "istio.io/use-waypoint", gateway)
+    }
+
+    /// Gives a namespace a label, or takes it away.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn label_namespace(&self, namespace: &str, label: &str, value: Option<&str>) -> Result<()> {
+        let key = (namespace.to_owned(), label.to_owned());
+        match value {
+            Some(value) => lock(&self.labels).insert(key, value.to_owned()),
+            None => lock(&self.labels).remove(&key),
         };
         self.publish_namespace(namespace)
     }
 
     fn publish_namespace(&self, namespace: &str) -> Result<()> {
         let dataplane = lock(&self.ambient).get(namespace).copied().unwrap_or(Dataplane::Unset);
-        let waypoint = lock(&self.waypoints).get(namespace).cloned();
-        let labels: Vec<_> =
-            waypoint.into_iter().map(|gateway| ("istio.io/use-waypoint".to_owned(), gateway)).collect();
+        let labels: Vec<_> = lock(&self.labels)
+            .iter()
+            .filter(|((of, _), _)| of == namespace)
+            .map(|((_, label), value)| (label.clone(), value.clone()))
+            .collect();
         self.configuration.namespace(namespace, dataplane, &labels)
     }
 

@@ -268,6 +268,7 @@ mod tests {
                 peer: Peer::Unauthenticated,
                 source_ip: [10, 0, 0, 9].into(),
                 destination: ([10, 0, 0, 1], 80).into(),
+                through_waypoint: false,
             };
             let flows = Flows::default();
             let listed = flows.list(&web.uid, Some(connection.clone()));

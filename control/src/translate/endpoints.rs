@@ -14,7 +14,7 @@ use ambit_mesh::workload::{
 };
 
 use super::view::{Named, PodsByAddress, View};
-use super::{Settings, service};
+use super::{Settings, service, waypoint};
 use crate::objects::endpoint_slice::{AddressType, Endpoint, EndpointSlice, TargetRef};
 use crate::objects::selector::includes;
 use crate::objects::service::ServicePort;
@@ -35,6 +35,8 @@ struct Outside {
 #[derive(Debug, Default)]
 pub(super) struct Endpoints<'a> {
     by_pod: BTreeMap<&'a ObjectKey, Services>,
+    /// What Services that say it say of whether their endpoints take what came through a waypoint alone.
+    requirements: BTreeMap<&'a ObjectKey, bool>,
     outside_the_cluster: BTreeMap<WorkloadUid, Outside>,
 }
 
@@ -42,6 +44,11 @@ impl Endpoints<'_> {
     /// The services of a pod.
     pub(super) fn of_pod(&mut self, pod: &Named<'_, Pod>) -> Services {
         self.by_pod.remove(pod.key).unwrap_or_default()
+    }
+
+    /// Whether a pod takes what came through a waypoint alone, as its Services say: one that asks for it is enough.
+    pub(super) fn requirement(&self, pod: &Named<'_, Pod>) -> Option<bool> {
+        self.requirements.get(pod.key).copied()
     }
 
     /// The endpoints that are no pods.
@@ -155,6 +162,9 @@ impl<'a> Finder<'a, '_> {
     }
 
     fn add_pod(&mut self, service: &Named<'_, Service>, pod: &Named<'a, Pod>, ports: Vec<PortMapping>) {
+        if let Some(asks) = waypoint::requirement(service.object) {
+            *self.found.requirements.entry(pod.key).or_default() |= asks;
+        }
         let services = self.found.by_pod.entry(pod.key).or_default();
         add_service(services, service, ports);
     }
@@ -211,6 +221,8 @@ fn outside(
         canonical_name: service.key.name.clone(),
         canonical_revision: "latest".into(),
         waypoint: None,
+        waypoint_failure: Default::default(),
+        requires_waypoint: false,
         network_gateway: None,
         application_tunnel: None,
         authorization_policies: Default::default(),

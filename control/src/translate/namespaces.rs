@@ -176,10 +176,10 @@ impl<'a> Step<'a, '_> {
         }
         for pod in self.view.pods.get(namespace).into_iter().flatten() {
             self.note_shared_addresses(pod, &mut out.notes);
-            let services = endpoints.of_pod(pod);
+            let (services, requirement) = (endpoints.of_pod(pod), endpoints.requirement(pod));
             let addresses = self.by_address.of(pod);
             let step = workload::Step { view: self.view, peers: self.peers, settings: self.settings };
-            let workload = step.translate(pod, addresses, services, &mut out.notes);
+            let workload = step.translate(pod, addresses, services, requirement, &mut out.notes);
             if let Some(workload) = workload {
                 if waypoint::is_instance(pod, self.view) {
                     let caller = waypoint_caller(pod.namespace(), pod.name());

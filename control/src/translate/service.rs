@@ -37,6 +37,7 @@ pub(super) fn translate(
         ports: service.object.tcp_ports().map(port).collect(),
         subject_alt_names: Vec::new(),
         waypoint: waypoint::of_service(service, view, conditions),
+        waypoint_failure: waypoint::failure(service.namespace(), &service.object.metadata, view),
         load_balancing: load_balancing(service, notes),
         ip_families: ip_families(&service.object.spec.ip_families),
         canonical: service.object.entry.is_none(),

@@ -14,6 +14,7 @@ use ambit_mesh::address::{GatewayAddress, GatewayDestination, ServiceName};
 use ambit_mesh::decide::HBONE_PORT;
 use ambit_mesh::http::{HttpPolicy, Route, RouteName, Subset, SubsetName};
 use ambit_mesh::policy::PolicyName;
+use ambit_mesh::service::WaypointFailure;
 
 use super::conditions::{Condition, Conditions};
 use super::view::{Named, View};
@@ -27,6 +28,13 @@ const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 
 /// The namespace of that waypoint, where it is another.
 const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+
+/// On a Service, a pod or a namespace: `open` lets traffic go around a waypoint that no instance of takes connections
+/// (ours).
+const WAYPOINT_FAILURE: &str = "ambit.dev/waypoint-failure";
+
+/// On a Service or a namespace: endpoints take what came through their waypoint alone (ours).
+const REQUIRE_WAYPOINT: &str = "ambit.dev/require-waypoint";
 
 /// On a pod: the Gateway that it is an instance of (Gateway API).
 pub(super) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
@@ -97,6 +105,28 @@ pub(super) fn of_pod(pod: &Named<'_, Pod>, view: &View<'_>) -> Option<GatewayAdd
         return None;
     };
     binding(view, (namespace, name), pod.namespace(), Traffic::Workloads).0
+}
+
+/// What becomes of traffic for an object while its waypoint takes no connections. Whatever is not `open` is closed.
+pub(super) fn failure(namespace: &str, own: &Meta, view: &View<'_>) -> WaypointFailure {
+    let of_namespace = || view.namespace_labels(namespace)?.get(WAYPOINT_FAILURE).map(String::as_str);
+    match own.label(WAYPOINT_FAILURE).or_else(of_namespace) {
+        Some("open") => WaypointFailure::Open,
+        Some(_) | None => WaypointFailure::Closed,
+    }
+}
+
+/// What a Service says of whether its endpoints take what came through their waypoint alone. Whatever is not `false`
+/// asks for it.
+pub(super) fn requirement(service: &Service) -> Option<bool> {
+    service.metadata.label(REQUIRE_WAYPOINT).map(|value| value != "false")
+}
+
+/// Whether a pod takes what came through its waypoint alone: as its Services say, or else its namespace.
+pub(super) fn is_required(pod: &Named<'_, Pod>, of_services: Option<bool>, view: &View<'_>) -> bool {
+    let labels = view.namespace_labels(pod.namespace());
+    let of_namespace = || labels?.get(REQUIRE_WAYPOINT).map(|value| value != "false");
+    of_services.or_else(of_namespace).unwrap_or(false)
 }
 
 /// Whether a pod is an instance of a waypoint of its namespace. Such a pod is not captured: it takes

@@ -29,12 +29,14 @@ pub(super) struct Step<'a, 'b> {
 impl Step<'_, '_> {
     /// Translates a pod, of whose addresses `addresses` count for it. One that ended, or that has
     /// neither an address nor a node, is nothing to the mesh. A scheduled pod is published before it
-    /// has an address: its node captures it at start.
+    /// has an address: its node captures it at start. `requirement` is what its Services say of whether their
+    /// endpoints take what came through a waypoint alone.
     pub(super) fn translate(
         &self,
         pod: &Named<'_, Pod>,
         addresses: Vec<IpAddr>,
         services: BTreeMap<ServiceName, Vec<PortMapping>>,
+        requirement: Option<bool>,
         notes: &mut Notes,
     ) -> Option<Workload> {
         let Self { view, peers, settings } = self;
@@ -64,6 +66,8 @@ impl Step<'_, '_> {
             workload_name: owner.name.into(),
             canonical_revision: canonical_revision(object).into(),
             waypoint: waypoint::of_pod(pod, view).map(Box::new),
+            waypoint_failure: waypoint::failure(pod.namespace(), &object.metadata, view),
+            requires_waypoint: is_enrolled && waypoint::is_required(pod, requirement, view),
             network_gateway: None,
             application_tunnel: None,
             authorization_policies: policies(pod, view, peers),

@@ -20,12 +20,24 @@ pub struct Service {
     pub subject_alt_names: Vec<SpiffeId>,
     /// The waypoint for traffic addressed to it.
     pub waypoint: Option<GatewayAddress>,
+    /// What becomes of that traffic while no instance of the waypoint takes it.
+    pub waypoint_failure: WaypointFailure,
     /// How endpoints are chosen.
     pub load_balancing: LoadBalancing,
     /// Which address families its endpoints are reached by.
     pub ip_families: IpFamilies,
     /// Whether it is the one of several services with this host name that answers by default.
     pub canonical: bool,
+}
+
+/// What becomes of traffic whose waypoint is missing or not ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WaypointFailure {
+    /// It is refused: going around the waypoint would skip its policies.
+    #[default]
+    Closed,
+    /// It goes around the waypoint, by the wish of the destination's owner.
+    Open,
 }
 
 /// A service port and where it leads.

@@ -71,6 +71,7 @@ pub struct PolicyStamp {
     namespace: Option<Arc<PolicySet>>,
     /// Of a workload that names policies; they were prepared if it is one of the snapshot's.
     named: Option<Option<Arc<PolicySet>>>,
+    requires_waypoint: bool,
 }
 
 impl PolicyStamp {
@@ -86,7 +87,10 @@ impl PolicyStamp {
             (None, None) => true,
             (Some(_), _) | (None, Some(_)) => false,
         };
-        Arc::ptr_eq(&self.mesh, &earlier.mesh) && same(&self.namespace, &earlier.namespace) && named
+        Arc::ptr_eq(&self.mesh, &earlier.mesh)
+            && same(&self.namespace, &earlier.namespace)
+            && named
+            && self.requires_waypoint == earlier.requires_waypoint
     }
 }
 
@@ -146,6 +150,7 @@ impl Snapshot {
             mesh: self.mesh_policies.clone(),
             namespace: self.namespace_policies.get(&*workload.namespace).cloned(),
             named: Naming::of(workload).map(|naming| self.named_policies.get(&naming).cloned()),
+            requires_waypoint: workload.requires_waypoint,
         }
     }
 

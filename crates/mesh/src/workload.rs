@@ -15,6 +15,7 @@ pub use services::ServicePorts;
 use crate::address::{GatewayAddress, Network};
 use crate::identity::SpiffeId;
 use crate::policy::PolicyNames;
+use crate::service::WaypointFailure;
 
 /// One workload. Field meanings follow `istio.workload.Workload`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,10 @@ pub struct Workload {
     pub canonical_revision: Arc<str>,
     /// The waypoint for traffic addressed to the workload itself.
     pub waypoint: Option<Box<GatewayAddress>>,
+    /// What becomes of that traffic while no instance of the waypoint takes it.
+    pub waypoint_failure: WaypointFailure,
+    /// Whether it takes nothing but what came through the waypoint that it, or a service of it, is bound to.
+    pub requires_waypoint: bool,
     /// The gateway that leads to its network.
     pub network_gateway: Option<Box<GatewayAddress>>,
     /// How the application behind it expects tunnelled traffic.

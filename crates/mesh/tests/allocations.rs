@@ -47,6 +47,7 @@ fn authorization_allocates_the_same_for_one_policy_and_for_ten_thousand() {
         peer: Peer::Verified(identity("client")),
         source_ip: [10, 0, 0, 9].into(),
         destination: ([10, 0, 0, 1], 8080).into(),
+        through_waypoint: false,
     };
     for scope in [PolicyScope::Namespace, PolicyScope::WorkloadSelector] {
         let [few, many] = [1, 10_000].map(|count| allocations(scope, count, &connection));
@@ -110,6 +111,8 @@ fn workload(authorization_policies: PolicyNames) -> Workload {
         canonical_name: "web".into(),
         canonical_revision: "latest".into(),
         waypoint: None,
+        waypoint_failure: Default::default(),
+        requires_waypoint: false,
         network_gateway: None,
         application_tunnel: None,
         authorization_policies,

@@ -11,6 +11,7 @@ pub mod ports;
 pub mod received;
 pub mod service;
 pub mod waypoint;
+mod waypoint_rules;
 pub mod workload;
 
 pub use received::{InvalidResource, Received, ResourceName};

@@ -26,8 +26,8 @@ struct Shop {
     client: Pod,
     other: Pod,
     web: Service,
-    /// One for each version alone.
-    versions: Vec<Service>,
+    /// Each version, with a Service of its own.
+    versions: Vec<(Pod, Service)>,
 }
 
 impl Shop {
@@ -41,7 +41,8 @@ impl Shop {
                 object.labels.push(("serves".to_owned(), "web".to_owned()));
             })?;
             apps::nginx(&pod, version)?;
-            versions.push(mesh.service(&format!("shop/web-{version}"), 80, NGINX)?);
+            let service = mesh.service(&format!("shop/web-{version}"), 80, NGINX)?;
+            versions.push((pod, service));
         }
         let web = mesh.service_selecting("shop/web", 80, NGINX, ("serves", "web"))?;
         mesh.gateway("shop/waypoint")?;
@@ -254,6 +255,40 @@ pub(crate) fn a_path_is_refused_for_one_identity_and_the_log_says_why() -> Resul
     wait::until("the policy to be gone", SOON, || from(&shop.client, "/admin")?.expect_ok()).map(drop)
 }
 
+/// What `ambit.dev/require-waypoint` is for: nobody goes around the policies of a waypoint by another address.
+pub(crate) fn a_destination_may_take_nothing_around_its_waypoint() -> Result<()> {
+    let (shop, _waypoint) = Shop::open()?;
+    let endpoint = SocketAddr::from((shop.versions[0].0.v4(), NGINX));
+    shop.client.get(endpoint)?.expect_ok()?;
+    let mut open = Connection::open(&shop.client, endpoint)?;
+    ensure!(open.get("/")?.0 == 200, "nothing forbids it so far");
+    shop.mesh.label_namespace("shop", "ambit.dev/require-waypoint", Some("true"))?;
+    wait::until("the pod's own address to be refused", SOON, || shop.client.get(endpoint)?.expect_refused())?;
+    // Also what was open.
+    wait::until("the connection to be cut", SOON, || {
+        ensure!(open.get("/").is_err(), "it is still served");
+        Ok(())
+    })?;
+    for _ in 0..20 {
+        shop.ask(&shop.client, "/", &[])?.expect_ok()?;
+    }
+    shop.mesh.label_namespace("shop", "ambit.dev/require-waypoint", None)?;
+    wait::until("the pod to be reached again", SOON, || shop.client.get(endpoint)?.expect_ok()).map(drop)
+}
+
+/// What `ambit.dev/waypoint-failure: open` is for.
+pub(crate) fn a_service_may_be_reached_without_a_waypoint_that_is_away() -> Result<()> {
+    let (shop, waypoint) = Shop::open()?;
+    waypoint.kill()?;
+    shop.client.get(shop.web.v4())?.expect_refused()?;
+    shop.mesh.label_namespace("shop", "ambit.dev/waypoint-failure", Some("open"))?;
+    wait::until("the shop to be reached around it", SOON, || shop.client.get(shop.web.v4())?.expect_ok())?;
+    shop.mesh.change_pod(waypoint.pod(), |object| object.ready = false)?;
+    wait::until("the explanation to agree", SOON, || shop.ask(&shop.client, "/", &[])?.expect_ok())?;
+    shop.mesh.label_namespace("shop", "ambit.dev/waypoint-failure", None)?;
+    wait::until("the shop to be refused", SOON, || shop.client.get(shop.web.v4())?.expect_refused()).map(drop)
+}
+
 pub(crate) fn without_its_waypoint_a_service_is_refused() -> Result<()> {
     let shop = Shop::create()?;
     let waypoint = shop.mesh.waypoint("waypoint", "shop/waypoint-a", "n2")?;
@@ -298,7 +333,7 @@ pub(crate) fn a_policy_of_the_workload_that_names_the_client_holds_behind_a_wayp
         Ok(())
     })?;
     // Each endpoint's agent learns of it for itself.
-    for version in &shop.versions {
+    for (_, version) in &shop.versions {
         wait::until("each endpoint to refuse the other client", SOON, || {
             let fetched = shop.other.get(version.v4())?;
             ensure!(fetched.status == Some(503), "{fetched:?}");

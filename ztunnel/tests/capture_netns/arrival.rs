@@ -162,6 +162,8 @@ fn pod(name: &str, protocol: TunnelProtocol) -> Workload {
         canonical_name: name.into(),
         canonical_revision: "latest".into(),
         waypoint: None,
+        waypoint_failure: Default::default(),
+        requires_waypoint: false,
         network_gateway: None,
         application_tunnel: None,
         authorization_policies: Default::default(),

@@ -72,6 +72,7 @@ impl Case {
             peer: identity.map_or(Peer::Unauthenticated, Peer::Verified),
             source_ip: [172, 16, (index >> 8 & 255) as u8, (index & 255) as u8].into(),
             destination: ([10, 0, 0, 1], port).into(),
+            through_waypoint: false,
         }
     }
 }
@@ -163,6 +164,8 @@ fn workload(authorization_policies: PolicyNames) -> Workload {
         canonical_name: "web".into(),
         canonical_revision: "latest".into(),
         waypoint: None,
+        waypoint_failure: Default::default(),
+        requires_waypoint: false,
         network_gateway: None,
         application_tunnel: None,
         authorization_policies,

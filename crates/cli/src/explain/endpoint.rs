@@ -112,7 +112,7 @@ impl Hop<'_> {
                 | ambit_mesh::policy::AllowedBy::KubeletProbe => None,
             },
             Err(Denied::ByRule { policy, .. } | Denied::PolicyMissing { policy }) => Some(policy.clone()),
-            Err(Denied::NoneAllowed { .. }) => None,
+            Err(Denied::NoneAllowed { .. } | Denied::AroundWaypoint) => None,
         };
         let policies = asked.iter().map(|says| PolicySays {
             decides: !says.dry_run && says.rule.is_some() && decided_by.as_ref() == Some(&says.policy),

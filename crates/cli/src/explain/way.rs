@@ -160,6 +160,8 @@ fn imagined(identity: &SpiffeId, model: &Model) -> Workload {
         canonical_name: name,
         canonical_revision: "latest".into(),
         waypoint: None,
+        waypoint_failure: Default::default(),
+        requires_waypoint: false,
         network_gateway: None,
         application_tunnel: None,
         authorization_policies: Default::default(),

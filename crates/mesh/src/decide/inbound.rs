@@ -94,7 +94,8 @@ pub fn inbound(snapshot: &Snapshot, request: &InboundRequest<'_>) -> Result<Inbo
         InboundTarget::Plaintext => None,
     };
     let peer = original_source::client(snapshot, workload, &request.peer, original);
-    let connection = Connection { peer, source_ip, destination };
+    let through_waypoint = original_source::is_bound_waypoint(snapshot, workload, &request.peer);
+    let connection = Connection { peer, source_ip, destination, through_waypoint };
     Ok(InboundDecision { workload: workload.clone(), service: service.cloned(), connection })
 }
 

@@ -21,7 +21,7 @@ use self::picker::{ByChance, InTurn, Picker};
 use super::{HBONE_PORT, is_own_port};
 use crate::address::{GatewayAddress, NetworkAddress, canonical_socket};
 use crate::identity::IdentitySet;
-use crate::service::{LoadBalancingMode, Service};
+use crate::service::{LoadBalancingMode, Service, WaypointFailure};
 use crate::snapshot::Snapshot;
 use crate::workload::{TunnelProtocol, Workload, WorkloadUid};
 
@@ -211,7 +211,10 @@ impl<'a> Call<'a> {
         picker: &mut impl Picker,
     ) -> Result<OutboundDecision, Outcome> {
         if let Some(waypoint) = self.waypoint_for(workload.waypoint.as_deref()) {
-            return self.to_waypoint(waypoint, None, picker);
+            let decided = self.to_waypoint(waypoint, None, picker);
+            if !may_go_around(&decided, workload.waypoint_failure) {
+                return decided;
+            }
         }
         // An address has one workload behind it, so there is no other to try.
         if self.request.excluded.contains(&workload.uid) {
@@ -227,7 +230,10 @@ impl<'a> Call<'a> {
         picker: &mut impl Picker,
     ) -> Result<OutboundDecision, Outcome> {
         if let Some(waypoint) = self.waypoint_for(service.waypoint.as_ref()) {
-            return self.to_waypoint(waypoint, Some(service), picker);
+            let decided = self.to_waypoint(waypoint, Some(service), picker);
+            if !may_go_around(&decided, service.waypoint_failure) {
+                return decided;
+            }
         }
         if service.load_balancing.mode == LoadBalancingMode::Passthrough {
             return self.plain(self.destination, Some(service), None, Why::PassthroughService);
@@ -277,7 +283,7 @@ impl<'a> Call<'a> {
     }
 
     /// A bound waypoint that is missing or not ready refuses the connection: going around it would
-    /// skip its policies.
+    /// skip its policies. Where that is wished for, [`may_go_around`] says so.
     fn to_waypoint(
         self,
         waypoint: &GatewayAddress,
@@ -317,6 +323,15 @@ impl<'a> Call<'a> {
             why,
         })
     }
+}
+
+/// Whether a connection goes on without the waypoint that no instance takes it for.
+fn may_go_around(decided: &Result<OutboundDecision, Outcome>, failure: WaypointFailure) -> bool {
+    let is_away = matches!(
+        decided,
+        Err(Outcome::Refused(OutboundError::WaypointMissing { .. } | OutboundError::WaypointNotReady { .. }))
+    );
+    is_away && failure == WaypointFailure::Open
 }
 
 /// Istio: the endpoint's own identity, or one of those that the service names.

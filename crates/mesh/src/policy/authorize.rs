@@ -133,6 +133,12 @@ pub enum Denied {
         /// The policy.
         policy: PolicyName,
     },
+    /// The workload takes nothing that did not pass its waypoint's policies.
+    #[error(
+        "it did not come through the workload's waypoint, which label ambit.dev/require-waypoint asks for: call a \
+         Service of it that has a waypoint, or take the label away"
+    )]
+    AroundWaypoint,
 }
 
 /// Decides whether `connection` may reach `destination`.
@@ -147,6 +153,9 @@ pub fn authorize(
     destination: &Workload,
     connection: &Connection,
 ) -> Result<Permit, Denied> {
+    if destination.requires_waypoint && !connection.through_waypoint {
+        return Err(Denied::AroundWaypoint);
+    }
     let policies = snapshot.policies_for(destination);
     let facts = Facts::of(connection);
 

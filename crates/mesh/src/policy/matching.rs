@@ -19,6 +19,8 @@ pub struct Connection {
     pub source_ip: IpAddr,
     /// The workload's own address and the port that the application listens on.
     pub destination: SocketAddr,
+    /// Whether it came from the waypoint that the workload, or a service of it, is bound to.
+    pub through_waypoint: bool,
 }
 
 /// Who opened a connection.

@@ -7,6 +7,7 @@ use ambit_proto::istio::workload::load_balancing;
 
 use super::address::{self, InvalidAddress, InvalidGateway};
 use super::ports::{self, InvalidPort};
+use super::waypoint_rules::{self, InvalidWaypointRules, WaypointRules};
 
 /// Reads a service.
 ///
@@ -28,6 +29,7 @@ pub fn from_proto(from: &proto::Service) -> Result<Service, InvalidService> {
         // accepts nobody more.
         subject_alt_names: from.subject_alt_names.iter().filter_map(|name| name.parse().ok()).collect(),
         waypoint: waypoint(from)?,
+        waypoint_failure: waypoint_rules::read(&from.extensions)?.failure,
         load_balancing: load_balancing(from.load_balancing.as_ref())?,
         ip_families: match from.ip_families() {
             proto::IpFamilies::Automatic => IpFamilies::Automatic,
@@ -47,6 +49,7 @@ pub fn to_proto(from: &Service) -> proto::Service {
         IpFamilies::Ipv6Only => proto::IpFamilies::Ipv6Only,
         IpFamilies::Dual => proto::IpFamilies::Dual,
     };
+    let rules = WaypointRules { failure: from.waypoint_failure, is_required: false };
     proto::Service {
         name: from.short_name.to_string(),
         namespace: from.name.namespace.to_string(),
@@ -58,6 +61,7 @@ pub fn to_proto(from: &Service) -> proto::Service {
         load_balancing: load_balancing_to_proto(&from.load_balancing),
         ip_families: ip_families.into(),
         canonical: from.canonical,
+        extensions: waypoint_rules::write(rules).into_iter().collect(),
         ..proto::Service::default()
     }
 }
@@ -155,6 +159,9 @@ pub enum InvalidService {
     /// The waypoint is impossible; without it, traffic would go around the waypoint.
     #[error("waypoint")]
     Waypoint(#[from] InvalidGateway),
+    /// What is wanted of its waypoint cannot be read.
+    #[error(transparent)]
+    WaypointRules(#[from] InvalidWaypointRules),
     /// An unknown way of choosing endpoints.
     #[error("load_balancing.mode {value} is not known")]
     Mode {

@@ -14,6 +14,7 @@ use prost::DecodeError;
 
 use super::address::{self, InvalidAddress, InvalidGateway, InvalidName};
 use super::ports::{self, InvalidPort};
+use super::waypoint_rules::{self, InvalidWaypointRules, WaypointRules};
 
 /// The cluster where none is named. Istio's default.
 const DEFAULT_CLUSTER: &str = "Kubernetes";
@@ -36,6 +37,7 @@ pub fn from_proto(from: &proto::Workload) -> Result<Workload, InvalidWorkload> {
                 .transpose()
                 .map_err(|source| InvalidWorkload::Gateway { field, source })
         };
+    let rules = waypoint_rules::read(&from.extensions)?;
     Ok(Workload {
         uid: WorkloadUid(from.uid.as_str().into()),
         name: from.name.as_str().into(),
@@ -53,6 +55,8 @@ pub fn from_proto(from: &proto::Workload) -> Result<Workload, InvalidWorkload> {
         canonical_name: from.canonical_name.as_str().into(),
         canonical_revision: from.canonical_revision.as_str().into(),
         waypoint: gateway("waypoint", from.waypoint.as_ref())?,
+        waypoint_failure: rules.failure,
+        requires_waypoint: rules.is_required,
         network_gateway: gateway("network_gateway", from.network_gateway.as_ref())?,
         application_tunnel: from.application_tunnel.as_ref().map(enums::application_tunnel).transpose()?,
         // A policy that cannot be named could not be enforced.
@@ -72,6 +76,8 @@ pub fn from_proto(from: &proto::Workload) -> Result<Workload, InvalidWorkload> {
 
 /// Writes a workload.
 pub fn to_proto(from: &Workload) -> proto::Workload {
+    let rules = WaypointRules { failure: from.waypoint_failure, is_required: from.requires_waypoint };
+    let pod = from.pod.iter().map(|pod| pod::write(pod));
     proto::Workload {
         uid: from.uid.0.to_string(),
         name: from.name.to_string(),
@@ -97,7 +103,7 @@ pub fn to_proto(from: &Workload) -> proto::Workload {
         locality: locality_to_proto(&from.locality),
         capacity: (from.capacity != 1).then_some(from.capacity),
         services: from.services.iter().map(service_to_proto).collect(),
-        extensions: from.pod.iter().map(|pod| pod::write(pod)).collect(),
+        extensions: pod.chain(waypoint_rules::write(rules)).collect(),
         native_tunnel: false,
     }
 }
@@ -204,6 +210,9 @@ pub enum InvalidWorkload {
         /// Why.
         source: InvalidPort,
     },
+    /// What is wanted of its waypoint cannot be read.
+    #[error(transparent)]
+    WaypointRules(#[from] InvalidWaypointRules),
     /// The extension is of another type.
     #[error("extension ambit.dev/pod is not an ambit.workload.v1.PodBinding")]
     PodType,

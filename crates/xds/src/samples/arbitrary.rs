@@ -11,6 +11,7 @@ use ambit_mesh::policy::{
 };
 use ambit_mesh::service::{
     AppProtocol, HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, PortMapping, Scope, Service,
+    WaypointFailure,
 };
 use ambit_mesh::workload::{
     ApplicationTunnel, ApplicationTunnelProtocol, CaptureExclusions, Locality, NetworkMode, PodBinding,
@@ -32,7 +33,13 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
         0_u32..5,
     );
     let place = (vec(ip(), 0..3), identity(), network(), locality(), option::of(word()));
-    let ways = (option::of(gateway()), option::of(gateway()), option::of(application_tunnel()));
+    let ways = (
+        option::of(gateway()),
+        option::of(gateway()),
+        option::of(application_tunnel()),
+        failure(),
+        any::<bool>(),
+    );
     let rest =
         (vec(policy_name(), 0..3), btree_map(service_name(), vec(port(), 0..3), 0..3), option::of(pod()));
     (names, choices, place, ways, rest).prop_map(|(names, choices, place, ways, rest)| Workload {
@@ -52,6 +59,8 @@ pub(crate) fn workload() -> impl Strategy<Value = Workload> {
         canonical_name: names.5,
         canonical_revision: names.6,
         waypoint: ways.0.map(Box::new),
+        waypoint_failure: ways.3,
+        requires_waypoint: ways.4,
         network_gateway: ways.1.map(Box::new),
         application_tunnel: ways.2,
         authorization_policies: rest.0.into(),
@@ -75,6 +84,7 @@ pub(crate) fn service() -> impl Strategy<Value = Service> {
         load_balancing(),
         select(families),
         any::<bool>(),
+        failure(),
     )
         .prop_map(|fields| Service {
             name: fields.0,
@@ -83,10 +93,15 @@ pub(crate) fn service() -> impl Strategy<Value = Service> {
             ports: fields.3,
             subject_alt_names: fields.4,
             waypoint: fields.5,
+            waypoint_failure: fields.9,
             load_balancing: fields.6,
             ip_families: fields.7,
             canonical: fields.8,
         })
+}
+
+fn failure() -> impl Strategy<Value = WaypointFailure> {
+    select(vec![WaypointFailure::Closed, WaypointFailure::Open])
 }
 
 pub(crate) fn policy() -> impl Strategy<Value = AuthorizationPolicy> {

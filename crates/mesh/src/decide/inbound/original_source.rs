@@ -26,6 +26,11 @@ pub(super) fn client(
     }
 }
 
+/// Whether the peer is an instance of a waypoint that traffic for `workload` passes.
+pub(super) fn is_bound_waypoint(snapshot: &Snapshot, workload: &Workload, peer: &Peer) -> bool {
+    peer.identity().is_some_and(|identity| may_speak(snapshot, workload, identity))
+}
+
 fn may_speak(snapshot: &Snapshot, workload: &Workload, identity: &SpiffeId) -> bool {
     let of_services = workload.services.keys().filter_map(|name| snapshot.service(name)?.waypoint.as_ref());
     let bound = workload.waypoint.as_deref().into_iter().chain(of_services);

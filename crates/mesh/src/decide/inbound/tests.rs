@@ -1,6 +1,7 @@
 //! The table of inbound decisions.
 
 use super::*;
+use crate::address::{GatewayAddress, GatewayDestination};
 use crate::fixtures::{endpoint, identity, ip, port, service, service_name, snapshot, socket, uid, workload};
 use crate::policy::authorize;
 use crate::workload::ApplicationTunnel;
@@ -155,6 +156,53 @@ fn what_was_decided_is_what_policy_permits() {
     let permit = authorize(&mesh(), &decision.workload, &decision.connection).unwrap();
     assert_eq!(permit.destination(), socket("10.0.0.1:8080"));
     assert_eq!(permit.source_ip(), ip("10.0.0.9"));
+}
+
+/// DESIGN 6.2.
+#[test]
+fn a_workload_may_take_nothing_but_what_came_through_its_waypoint() {
+    let (web, gateway) = (service_name("shop", "web"), service_name("shop", "gateway"));
+    let destination = GatewayDestination::Service(gateway.clone());
+    let waypoint = Some(GatewayAddress { destination, hbone_mtls_port: 15008 });
+    let demands = |name: &str, address, services: &[&ServiceName]| Workload {
+        requires_waypoint: true,
+        ..endpoint(name, &[address], services)
+    };
+    let mesh = snapshot([
+        service("shop", "gateway", &["10.96.0.9"]).into(),
+        Service { waypoint, ..service("shop", "web", &["10.96.0.1"]) }.into(),
+        endpoint("gateway", &["10.0.0.9"], &[&gateway]).into(),
+        demands("web", "10.0.0.1", &[&web]).into(),
+        demands("unbound", "10.0.0.2", &[]).into(),
+        endpoint("relaxed", &["10.0.0.3"], &[&web]).into(),
+    ]);
+    let original = identity("gateway");
+    for (row, name, local, by, expected) in [
+        ("through the waypoint", "web", "10.0.0.1:15008", Some("gateway"), true),
+        ("around it", "web", "10.0.0.1:15008", Some("client"), false),
+        ("in plain text", "web", "10.0.0.1:8080", None, false),
+        ("of nothing bound there is no through", "unbound", "10.0.0.2:15008", Some("gateway"), false),
+        ("where nobody asks for it", "relaxed", "10.0.0.3:15008", Some("client"), true),
+    ] {
+        let authority = Authority::Address(SocketAddr::new(socket(local).ip(), 8080));
+        let target = match by {
+            // What somebody else says of the waypoint is only said.
+            Some(_) => InboundTarget::Connect {
+                authority: &authority,
+                forwarded_host: None,
+                original_source: Some(&original),
+            },
+            None => InboundTarget::Plaintext,
+        };
+        let uid = uid(name);
+        let peer = by.map_or(Peer::Unauthenticated, |by| Peer::Verified(identity(by)));
+        let decision = inbound(&mesh, &InboundRequest { peer, ..request(&uid, local, target) }).unwrap();
+        let outcome = authorize(&mesh, &decision.workload, &decision.connection);
+        assert_eq!(outcome.is_ok(), expected, "{row}: {outcome:?}");
+        if let Err(denied) = outcome {
+            assert!(denied.to_string().contains("require-waypoint"), "{row}: {denied}");
+        }
+    }
 }
 
 #[test]

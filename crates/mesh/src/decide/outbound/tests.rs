@@ -403,6 +403,32 @@ fn a_waypoint_that_cannot_take_it_closes() {
         mesh.refused(rule, "10.96.0.1:80", part);
         mesh.refused(rule, "10.0.0.1:8080", part);
     }
+    // Whose owner has said so goes around it.
+    let open = |parts: Vec<Change>| {
+        let (to, failure) = (gateway(&waypoint()), WaypointFailure::Open);
+        let pod = endpoint("web-0", &["10.0.0.1"], &[&web()]);
+        let pod = Workload { waypoint: Some(to.clone().into()), waypoint_failure: failure, ..pod };
+        let service = Service { waypoint: Some(to), waypoint_failure: failure, ..web_at("10.96.0.1") };
+        case([service.into(), pod.into()].into_iter().chain(parts))
+    };
+    let direct = "hbone 10.0.0.1:15008 for 10.0.0.1:8080 as web-0";
+    for (rule, mesh) in [
+        ("missing, fails open", open(Vec::new())),
+        ("not ready, fails open", open(vec![waypoint_service().into(), unhealthy(waypoint_pod()).into()])),
+        (
+            "tried, fails open",
+            Case {
+                excluded: vec![uid("waypoint")],
+                ..open(vec![waypoint_service().into(), waypoint_pod().into()])
+            },
+        ),
+    ] {
+        mesh.goes(rule, "10.96.0.1:80", &format!("{direct} (Service)"));
+        mesh.goes(rule, "10.0.0.1:8080", &format!("{direct} (Workload)"));
+    }
+    let mesh = open(vec![waypoint_service().into(), waypoint_pod().into()]);
+    let hbone = "hbone 10.0.0.30:15108 for 10.96.0.1:80 as waypoint (ServiceWaypoint)";
+    mesh.goes("there, fails open", "10.96.0.1:80", hbone);
     let mesh = bound(gateway(&waypoint()), [waypoint_service().into(), waypoint_pod().into()]);
     let tried = Case { excluded: vec![uid("waypoint")], ..mesh };
     tried.refused("all instances tried", "10.96.0.1:80", "1 tried in vain");

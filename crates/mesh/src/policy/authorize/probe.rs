@@ -81,8 +81,12 @@ mod tests {
         let mut web = fixtures::workload("web", &["10.0.0.1"]);
         web.pod.as_mut().unwrap().probe_ports = [8080].into();
         let (client, to) = ("10.0.0.254:40000".parse().unwrap(), "10.0.0.1:8080".parse().unwrap());
-        let connection =
-            Connection { peer: Peer::Unauthenticated, source_ip: [10, 0, 0, 254].into(), destination: to };
+        let connection = Connection {
+            peer: Peer::Unauthenticated,
+            source_ip: [10, 0, 0, 254].into(),
+            destination: to,
+            through_waypoint: false,
+        };
         let kubelet = NodeSocket { local: client, remote: to, is_connected: true, owner: Some(0) };
 
         let Some(Probe::Kubelet(permit)) = probe(&web, &connection, client, &kubelet) else {

@@ -18,7 +18,12 @@ fn from_client() -> Connection {
 }
 
 fn from(peer: Peer) -> Connection {
-    Connection { peer, source_ip: ip("10.0.0.9"), destination: socket("10.0.0.1:8080") }
+    Connection {
+        peer,
+        source_ip: ip("10.0.0.9"),
+        destination: socket("10.0.0.1:8080"),
+        through_waypoint: false,
+    }
 }
 
 /// The destination: `shop/web`, which names `policies`.

@@ -29,6 +29,8 @@ pub(super) fn workload(name: &str) -> Workload {
         canonical_name: name.into(),
         canonical_revision: "v1".into(),
         waypoint: None,
+        waypoint_failure: Default::default(),
+        requires_waypoint: false,
         network_gateway: None,
         application_tunnel: None,
         authorization_policies: Default::default(),

@@ -62,7 +62,7 @@ fn what_cannot_be_represented_safely_is_refused() {
     let pod_type = "type.googleapis.com/ambit.workload.v1.PodBinding";
     let tunnel = |protocol, port| Some(proto::ApplicationTunnel { protocol, port });
     type Broken = fn(&InvalidWorkload) -> bool;
-    let cases: [(&str, proto::Workload, Broken); 18] = [
+    let cases: [(&str, proto::Workload, Broken); 19] = [
         ("no uid", proto::Workload { uid: String::new(), ..message() }, |e| {
             matches!(e, InvalidWorkload::Uid)
         }),
@@ -120,6 +120,14 @@ fn what_cannot_be_represented_safely_is_refused() {
         ("garbled pod", proto::Workload { extensions: pod(pod_type, &[0xff]), ..message() }, |e| {
             matches!(e, InvalidWorkload::PodBytes(_))
         }),
+        (
+            "garbled wish for a waypoint",
+            proto::Workload {
+                extensions: vec![proto::Extension { name: "ambit.dev/waypoint".into(), config: None }],
+                ..message()
+            },
+            |e| matches!(e, InvalidWorkload::WaypointRules(_)),
+        ),
         ("pod without uid", proto::Workload { extensions: pod(pod_type, &[]), ..message() }, |e| {
             matches!(e, InvalidWorkload::PodUid)
         }),

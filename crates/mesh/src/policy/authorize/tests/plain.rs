@@ -17,6 +17,9 @@ pub(super) fn authorize(
     destination: &Workload,
     connection: &Connection,
 ) -> Result<(AllowedBy, Vec<DryRunVerdict>), Denied> {
+    if destination.requires_waypoint && !connection.through_waypoint {
+        return Err(Denied::AroundWaypoint);
+    }
     let facts = Facts::of(connection);
     let policies = applicable(snapshot, destination);
     let of = |action| {

@@ -74,6 +74,7 @@ fn connections() -> impl Strategy<Value = Connection> {
         peer,
         source_ip: ip(source),
         destination: socket(destination),
+        through_waypoint: false,
     })
 }
 
@@ -239,7 +240,7 @@ proptest! {
             let replacement = replacements.into_iter().next();
             let change = match (what, replacement) {
                 (0, Some(other)) => AuthorizationPolicy { name: changed.name.clone(), ..other }.into(),
-                (1, _) => web.clone().into(),
+                (1, _) => Workload { requires_waypoint: !web.requires_waypoint, ..web.clone() }.into(),
                 (_, _) => Change::RemovePolicy(changed.name.clone()),
             };
             let (stamp, before) = answer(&state.snapshot());
