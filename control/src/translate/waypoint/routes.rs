@@ -194,12 +194,15 @@ impl<'a> Written<'a> {
         }
         let at = parents::place(parent, self.namespace());
         let attached = attached(parent, self.namespace(), view, taken);
-        for condition in conditions(attached.as_ref(), problems) {
+        let is_bound = attached.as_ref().is_ok_and(|attached| {
+            let is_bound = |service| super::of_service(service, view, &mut Conditions::default()).is_some();
+            attached.services.iter().any(is_bound)
+        });
+        for condition in conditions(attached.as_ref(), is_bound, problems) {
             report.conditions.add(self.key, condition.of_parent(&at));
         }
-        let Ok(Attached { services, parents, .. }) = attached else { return Vec::new() };
-        let is_bound = |service| super::of_service(service, view, &mut Conditions::default()).is_some();
-        if !services.iter().any(is_bound) {
+        let Ok(Attached { parents, .. }) = attached else { return Vec::new() };
+        if !is_bound {
             let message = format!("{at} is not bound to a waypoint: the route has no effect on it");
             report.notes.add(self.key, Reason::NoEffect, message);
         }
@@ -317,12 +320,22 @@ struct Problems {
     unresolved: Option<Unresolved>,
 }
 
-/// What a route says of one of its parents.
-fn conditions(attached: Result<&Attached<'_>, &Unresolved>, problems: &Problems) -> Vec<Condition> {
+/// What a route says of one of its parents, which may be bound to no waypoint: then nothing carries the route out, and
+/// nothing else on Kubernetes says so.
+fn conditions(
+    attached: Result<&Attached<'_>, &Unresolved>,
+    is_bound: bool,
+    problems: &Problems,
+) -> Vec<Condition> {
     let accepted = match (attached, &problems.unusable) {
         (Err((reason, message)), _) => Condition::new("Accepted", false, reason, message.clone()),
         (Ok(_), Some(message)) if problems.usable_rules == 0 => {
             Condition::new("Accepted", false, "UnsupportedValue", message.clone())
+        }
+        (Ok(_), _) if !is_bound => {
+            let message =
+                "it has no effect: no waypoint takes what is sent there; check istio.io/use-waypoint";
+            Condition::new("Accepted", true, "Accepted", message.to_owned())
         }
         (Ok(attached), _) => {
             let held = |(port, kind): &(u16, RouteKind)| {
