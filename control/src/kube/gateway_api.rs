@@ -60,6 +60,8 @@ pub async fn run(client: Client, mut generations: watch::Receiver<Arc<Generation
             }
             match write(&client, &key, said.0, &said.1).await {
                 Ok(()) => drop(written.insert(key, said)),
+                // It was deleted since it was read: what it said goes with it.
+                Err(Problem { code: Some(404), .. }) => {}
                 Err(problem) => {
                     counter!("ambit_control_status_writes_total", "result" => "failed").increment(1);
                     tracing::warn!(object = %key, problem = problem.message, "cannot write a status: check the API server and our Role");
