@@ -193,8 +193,10 @@ fn deployment(owner: &Owner<'_>, gateway: &Gateway, common: &Common) -> Value {
                 "serviceAccountName": owner.name,
                 "automountServiceAccountToken": false,
                 "terminationGracePeriodSeconds": GRACE_SECONDS,
-                "topologySpreadConstraints": [spread(owner, "kubernetes.io/hostname"),
-                                              spread(owner, "topology.kubernetes.io/zone")],
+                "affinity": { "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [
+                    apart(owner, 100, "kubernetes.io/hostname"),
+                    apart(owner, 50, "topology.kubernetes.io/zone"),
+                ] } },
                 "securityContext": {
                     "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
                     "seccompProfile": { "type": "RuntimeDefault" },
@@ -211,13 +213,12 @@ fn deployment(owner: &Owner<'_>, gateway: &Gateway, common: &Common) -> Value {
     })
 }
 
-fn spread(owner: &Owner<'_>, over: &str) -> Value {
-    json!({
-        "maxSkew": 1,
-        "topologyKey": over,
-        "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": { "matchLabels": selector(owner) },
-    })
+/// Not two constraints of topology: the scheduler passes over every node that lacks a label of one of them, so that
+/// without zones nodes would not count either.
+fn apart(owner: &Owner<'_>, weight: u8, topology: &str) -> Value {
+    json!({ "weight": weight, "podAffinityTerm": {
+        "topologyKey": topology, "labelSelector": { "matchLabels": selector(owner) },
+    } })
 }
 
 fn container(owner: &Owner<'_>, common: &Common) -> Value {
@@ -321,6 +322,19 @@ mod tests {
         assert_eq!(container["allowPrivilegeEscalation"], false);
         assert_eq!(container["capabilities"], json!({"drop": ["ALL"]}));
         assert_eq!(deployment["spec"]["template"]["metadata"]["labels"]["istio.io/dataplane-mode"], "none");
+    }
+
+    #[test]
+    fn replicas_keep_away_from_each_other_whether_nodes_have_zones_or_not() {
+        let owner = Owner { namespace: "shop", name: "waypoint", uid: "u-1" };
+        let deployment = Part::Deployment.object(&owner, &gateway(), &common(), "PEM");
+        let (template, selector) = (&deployment["spec"]["template"], &deployment["spec"]["selector"]);
+        let apart = &template["spec"]["affinity"]["podAntiAffinity"];
+        let terms = apart["preferredDuringSchedulingIgnoredDuringExecution"].as_array().unwrap();
+        let over: Vec<_> = terms.iter().map(|term| &term["podAffinityTerm"]["topologyKey"]).collect();
+        assert_eq!(over, ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]);
+        assert!(terms.iter().all(|term| term["podAffinityTerm"]["labelSelector"] == *selector));
+        assert_eq!(template["spec"].get("topologySpreadConstraints"), None);
     }
 
     #[test]
