@@ -207,8 +207,13 @@ impl<S> Relay<S> {
             }
         }
         // Checked after delivery: what had arrived in full before a reset is not held back.
-        if let Some(reason) = state.reset {
-            return Err(RelayCause::Reset(reason));
+        match state.reset {
+            // RFC 9113 §8.1: the peer has said all and reads no more.
+            Some(Reason::NoError) if state.ended => {
+                return if self.tunnel_ended { Err(RelayCause::Finished) } else { Ok(()) };
+            }
+            Some(reason) => return Err(RelayCause::Reset(reason)),
+            None => {}
         }
         // Once both sides have said all, the tunnel may go: a peer that drains closes it in the same
         // breath, and what is left to deliver is here.

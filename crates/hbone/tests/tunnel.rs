@@ -464,6 +464,27 @@ fn octets_pass_both_ways_and_a_reader_that_stops_stops_the_writer() {
     });
 }
 
+/// As a proxy does that lets an idle connection of HTTP/2 go: nobody is to take it for a failure.
+#[test]
+fn who_has_said_all_and_reads_no_more_ends_the_connection_without_an_error() {
+    run(async {
+        let (client, server) = tunnel_pair(DEFAULT).await;
+        let (mut near, far) = open(&client, &server).await;
+        let (mut application, socket) = application();
+        let ending = spawn_local(relay(far, socket, PATIENT, Stop::<()>::default()));
+        let n = std::future::poll_fn(|cx| near.poll_transmit(cx, b"bye")).await.unwrap();
+        assert_eq!(n, 3);
+        near.end();
+        drop(near);
+        let mut received = Vec::new();
+        application.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"bye");
+        let end = ending.await.unwrap();
+        assert!(matches!(end.cause, RelayCause::Finished), "{:?}", end.cause);
+        assert_eq!(client.open_streams() + server.open_streams(), 0);
+    });
+}
+
 #[test]
 fn an_aborted_stream_is_an_error_at_the_far_end_and_never_an_end() {
     run(async {

@@ -220,7 +220,9 @@ impl Drop for TunnelStream {
         let mut core = self.core.borrow_mut();
         core.streams.remove(&self.id);
         if !self.finished && core.end.is_none() {
-            core.codec.reset(self.id, Reason::Cancel);
+            // RFC 9113 §8.1: who has said all asks the peer to say no more, which is no error.
+            let reason = if self.sent_all { Reason::NoError } else { Reason::Cancel };
+            core.codec.reset(self.id, reason);
         }
         // A tunnel that drains ends with its last stream: the driver must look.
         core.wake_driver();
