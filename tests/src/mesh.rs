@@ -382,6 +382,15 @@ impl Mesh {
         Ok(namespace)
     }
 
+    /// Unplugs a node, as one that has lost its power: nobody is told, and nothing is answered.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn unplug(&self, node: &str) -> Result<()> {
+        let node = self.nodes.get(node).with_context(|| format!("no node {node}"))?;
+        node.namespace.ip("link set eth0 down")
+    }
+
     /// Starts control and every agent, and waits until each pod that asks for it is captured.
     ///
     /// # Errors

@@ -31,5 +31,6 @@ pub mod pods;
 pub mod record;
 pub mod splice;
 pub mod state;
+pub mod suspects;
 pub mod uninstall;
 pub mod worker;

@@ -6,20 +6,21 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ambit_hbone::codec::{ConnectRequest, OpenError, Reason};
 use ambit_hbone::headers;
 use ambit_hbone::pool::AcquireError;
 use ambit_hbone::relay::relay;
 use ambit_hbone::socket::Socket;
-use ambit_hbone::tunnel::{StreamError, TunnelStream};
+use ambit_hbone::tunnel::{Response, StreamError, TunnelStream};
 use ambit_mesh::address::NetworkAddress;
 use ambit_mesh::decide::{
     Ask, OutboundDecision, OutboundError, OutboundRequest, Outcome, ResponseFlag, Transport, outbound,
 };
 use ambit_mesh::identity::IdentitySet;
 use ambit_mesh::snapshot::Snapshot;
-use ambit_mesh::workload::Workload;
+use ambit_mesh::workload::{Workload, WorkloadUid};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -109,6 +110,8 @@ enum Failure {
     },
     #[error("{next_hop} did not answer the CONNECT within {seconds} s")]
     ResponseTimeout { next_hop: SocketAddr, seconds: u64 },
+    #[error("{next_hop} is silent, and another endpoint is there: is its node reachable?")]
+    Silent { next_hop: SocketAddr },
     #[error("the application gave up before its connection was answered: {0}")]
     Application(#[source] std::io::Error),
     #[error("{next_hop} refused the connection with status {status}{hint}", hint = status_hint(*status))]
@@ -130,7 +133,11 @@ impl Failure {
     /// asked again elsewhere: that is the service's word.
     fn may_try_another(&self) -> bool {
         match self {
-            Self::Dial(_) | Self::Plain(_) | Self::NoRoom { .. } | Self::Stream { .. } => true,
+            Self::Dial(_)
+            | Self::Plain(_)
+            | Self::NoRoom { .. }
+            | Self::Stream { .. }
+            | Self::Silent { .. } => true,
             Self::Status { status, .. } => *status == 503,
             Self::SourceUnknown
             | Self::Refused(_)
@@ -158,7 +165,29 @@ impl Failure {
             | Self::Request { .. } => true,
             Self::Stream { source: StreamError::TunnelLost(_), .. }
             | Self::ResponseTimeout { .. }
+            | Self::Silent { .. }
             | Self::Application(_) => false,
+        }
+    }
+
+    /// Whether nothing at all came from there.
+    fn is_silence(&self) -> bool {
+        let is_silence = |error: &DialError| {
+            matches!(error, DialError::ConnectTimeout { .. } | DialError::HandshakeTimeout { .. })
+        };
+        match self {
+            Self::Silent { .. } => true,
+            Self::Dial(error) => is_silence(error),
+            Self::Plain(error) => is_silence(error),
+            Self::SourceUnknown
+            | Self::Refused(_)
+            | Self::NoIdentity
+            | Self::NoRoom { .. }
+            | Self::Request { .. }
+            | Self::Stream { .. }
+            | Self::ResponseTimeout { .. }
+            | Self::Application(_)
+            | Self::Status { .. } => false,
         }
     }
 
@@ -177,6 +206,7 @@ impl Failure {
             | Self::NoIdentity
             | Self::Request { .. }
             | Self::Application(_)
+            | Self::Silent { .. }
             | Self::ResponseTimeout { .. } => false,
         }
     }
@@ -193,6 +223,7 @@ impl Failure {
             | Self::Request { .. }
             | Self::Stream { .. }
             | Self::ResponseTimeout { .. }
+            | Self::Silent { .. }
             | Self::Application(_)
             | Self::Status { .. } => ResponseFlag::ConnectFailure,
         }
@@ -214,14 +245,18 @@ async fn establish(
         .ok_or(Failure::SourceUnknown)?;
     record.source(&source);
     let mut early = Early::of(application);
-    let mut tried = Vec::new();
+    let mut tried: Vec<WorkloadUid> = Vec::new();
+    // Others are taken first, and these where there is no other.
+    let mut suspects = pod.worker.suspects.current();
     let mut failed = None;
     let mut waited = false;
     loop {
+        let mut excluded = tried.clone();
+        excluded.append(&mut suspects.clone());
         let request = OutboundRequest {
             source: &source,
             destination,
-            excluded: &tried,
+            excluded: &excluded,
             mesh_ranges: &shared.config.mesh_ranges,
             waited,
         };
@@ -233,11 +268,31 @@ async fn establish(
                 waited = true;
                 continue;
             }
+            Err(Outcome::Refused(_)) if !suspects.is_empty() => {
+                suspects.clear();
+                continue;
+            }
             // After a failed try, that failure says more than "no other endpoint is left".
             Err(Outcome::Refused(error)) => return Err(failed.unwrap_or(Failure::Refused(error))),
         };
         record.decided(&decision);
-        match connect_to(pod, peer, &source, &decision, &mut early).await {
+        // Asked once an endpoint is silent, not of every connection.
+        let is_other_there = || {
+            let Some(endpoint) = &decision.endpoint else { return false };
+            let excluded: Vec<_> = excluded.iter().chain([&endpoint.uid]).cloned().collect();
+            let request = OutboundRequest { excluded: &excluded, ..request };
+            let other = outbound(&snapshot, &request, &mut *pod.worker.rng.borrow_mut());
+            other.is_ok() && tried.len() + 1 < MAX_ENDPOINTS_TRIED
+        };
+        let outcome = connect_to(pod, peer, &source, &decision, &mut early, &is_other_there).await;
+        if let Some(endpoint) = &decision.endpoint {
+            match &outcome {
+                Ok(_) => pod.worker.suspects.clear(&endpoint.uid),
+                Err(failure) if failure.is_silence() => pod.worker.suspects.note(&endpoint.uid),
+                Err(_) => {}
+            }
+        }
+        match outcome {
             Ok(upstream) => return Ok(upstream),
             Err(failure) => match &decision.endpoint {
                 Some(endpoint)
@@ -274,13 +329,17 @@ async fn connect_to(
     source: &Arc<Workload>,
     decision: &OutboundDecision,
     early: &mut Early<'_>,
+    is_other_there: &dyn Fn() -> bool,
 ) -> Result<Upstream, Failure> {
+    let next_hop = decision.next_hop;
     match &decision.transport {
         Transport::Passthrough => {
-            connect(pod, decision.next_hop).await.map(Upstream::Plain).map_err(Failure::Plain)
+            let connected = unless_silent(next_hop, is_other_there, connect(pod, next_hop)).await?;
+            connected.map(Upstream::Plain).map_err(Failure::Plain)
         }
         Transport::Hbone { authority, expected } => {
-            let request = Request { peer, source, decision, authority: *authority, expected };
+            let authority = *authority;
+            let request = Request { peer, source, decision, authority, expected, is_other_there };
             let mut outcome = request_tunnel(pod, &request, early).await;
             if let Err(failure) = &outcome
                 && failure.is_stale_tunnel()
@@ -293,6 +352,20 @@ async fn connect_to(
     }
 }
 
+/// Waits for a connection, but not for long where nothing comes of it and another endpoint is there.
+async fn unless_silent<T>(
+    next_hop: SocketAddr,
+    is_other_there: &dyn Fn() -> bool,
+    connecting: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    tokio::pin!(connecting);
+    match timeout(SILENCE, &mut connecting).await {
+        Ok(outcome) => Ok(outcome),
+        Err(_) if is_other_there() => Err(Failure::Silent { next_hop }),
+        Err(_) => Ok(connecting.await),
+    }
+}
+
 /// What is asked of the peer of a tunnel.
 struct Request<'a> {
     peer: SocketAddr,
@@ -300,6 +373,7 @@ struct Request<'a> {
     decision: &'a OutboundDecision,
     authority: SocketAddr,
     expected: &'a IdentitySet,
+    is_other_there: &'a dyn Fn() -> bool,
 }
 
 async fn request_tunnel(
@@ -307,7 +381,7 @@ async fn request_tunnel(
     request: &Request<'_>,
     early: &mut Early<'_>,
 ) -> Result<TunnelStream, Failure> {
-    let Request { peer, source, decision, authority, expected } = *request;
+    let Request { peer, source, decision, authority, expected, is_other_there } = *request;
     let next_hop = decision.next_hop;
     let identity = pod.identity().await.ok_or(Failure::NoIdentity)?;
     let service_host = decision.service.as_ref().map(|service| &*service.name.hostname);
@@ -324,17 +398,14 @@ async fn request_tunnel(
         ],
     };
     let key = TunnelKey { next_hop, expected: expected.clone() };
-    let mut stream = open_stream(pod, &key, &identity, &request).await.map_err(|error| match error {
+    let opened = unless_silent(next_hop, is_other_there, open_stream(pod, &key, &identity, &request)).await?;
+    let mut stream = opened.map_err(|error| match error {
         AcquireError::Dial(error) => Failure::Dial(error),
         AcquireError::Full => Failure::NoRoom { next_hop },
         AcquireError::Refused(source) => Failure::Request { next_hop, source },
     })?;
     early.send(&mut stream, decision, &pod.worker.buffers).map_err(Failure::Application)?;
-    let limit = response_limit(pod);
-    let response = timeout(limit, stream.response())
-        .await
-        .map_err(|_| Failure::ResponseTimeout { next_hop, seconds: limit.as_secs() })?
-        .map_err(|source| Failure::Stream { next_hop, source })?;
+    let response = response(pod, &mut stream, next_hop, is_other_there).await?;
     match response.status {
         200 => {
             let settled = early.settle(&mut stream).await;
@@ -345,8 +416,39 @@ async fn request_tunnel(
     }
 }
 
+/// The peer's answer. It may take its time as long as the peer gives a sign of life; one that does not is left
+/// where another endpoint is there.
+async fn response(
+    pod: &Pod,
+    stream: &mut TunnelStream,
+    next_hop: SocketAddr,
+    is_other_there: &dyn Fn() -> bool,
+) -> Result<Response, Failure> {
+    let tunnel = stream.tunnel();
+    let failed = |source| Failure::Stream { next_hop, source };
+    let before = tunnel.heard();
+    for is_last in [false, true] {
+        if let Ok(response) = timeout(SILENCE, stream.response()).await {
+            return response.map_err(failed);
+        }
+        if tunnel.heard() != before {
+            break;
+        }
+        match is_last {
+            false => tunnel.ping(),
+            true if is_other_there() => return Err(Failure::Silent { next_hop }),
+            true => {}
+        }
+    }
+    let limit = response_limit(pod);
+    timeout(limit, stream.response())
+        .await
+        .map_err(|_| Failure::ResponseTimeout { next_hop, seconds: limit.as_secs() })?
+        .map_err(failed)
+}
+
 /// The far proxy connects to its application within the same limit before it answers.
-fn response_limit(pod: &Pod) -> std::time::Duration {
+fn response_limit(pod: &Pod) -> Duration {
     2 * pod.worker.shared.config.connect_timeout
 }
 
@@ -363,6 +465,10 @@ async fn carry(pod: &Rc<Pod>, socket: Socket, upstream: Upstream) -> Carried {
         }
     }
 }
+
+/// After so long without any sign an endpoint is silent: TCP has sent its SYN again by then. Clients give up after
+/// few seconds.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Endpoints of a service that one connection tries before it gives up: enough to pass a pod that
 /// just died, few enough that a client is answered before its own deadline.

@@ -38,6 +38,7 @@ use crate::dial::TunnelPool;
 use crate::flows::{Flows, StopReason};
 use crate::splice::{self, PipePool};
 use crate::state::SnapshotReader;
+use crate::suspects::Suspects;
 
 /// What every worker is given.
 #[derive(Clone)]
@@ -140,6 +141,8 @@ pub struct Worker {
     pub flows: Flows,
     /// Tells whether the node's kubelet is at the other end of a connection.
     pub node_sockets: Option<NodeSockets>,
+    /// Endpoints that did not answer.
+    pub suspects: Suspects,
     /// How long connections may be silent.
     pub idle: IdleLimits,
 }
@@ -261,6 +264,7 @@ async fn run(index: usize, shared: Shared, mut commands: mpsc::UnboundedReceiver
         rng: RefCell::new(SmallRng::from_os_rng()),
         flows: Flows::default(),
         node_sockets: node_sockets(&shared.node_network),
+        suspects: Suspects::default(),
         idle: IdleLimits { open: config.idle_timeout, half_closed: config.half_closed_timeout },
         shared: shared.clone(),
     });

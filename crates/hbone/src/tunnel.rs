@@ -28,6 +28,7 @@ mod handshake;
 mod octets;
 mod stream;
 
+use driver::KEEPALIVE_PAYLOAD;
 pub use driver::{Driver, Keepalive};
 pub use handshake::{HandshakeError, Secured, connect, handshake};
 pub(crate) use stream::StreamState;
@@ -50,6 +51,8 @@ pub(crate) struct Core {
     driver: Option<Waker>,
     /// Frames that flows put into the output since the driver last took it.
     pub(crate) unsent_frames: usize,
+    /// How often the peer was heard.
+    heard: u64,
     /// Ciphertext that the peer's TCP window does not take at the moment.
     backlog: usize,
     /// Flows that wait for the backlog to shrink.
@@ -109,6 +112,7 @@ impl Tunnel {
             incoming_waker: None,
             driver: None,
             unsent_frames: 0,
+            heard: 0,
             backlog: 0,
             blocked: Vec::new(),
             closing: Closing::No,
@@ -185,6 +189,20 @@ impl Tunnel {
     /// The codec's counters.
     pub fn stats(&self) -> Stats {
         self.core.borrow().codec.stats()
+    }
+}
+
+impl Tunnel {
+    /// How often the peer was heard. What it says in between may be anything.
+    pub fn heard(&self) -> u64 {
+        self.core.borrow().heard
+    }
+
+    /// Asks the peer for a sign of life.
+    pub fn ping(&self) {
+        let mut core = self.core.borrow_mut();
+        core.codec.ping(KEEPALIVE_PAYLOAD);
+        core.wake_driver();
     }
 }
 

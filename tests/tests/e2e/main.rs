@@ -106,6 +106,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     cni::the_chain_is_repaired_and_restored,
     routing::a_service_spreads_over_its_ready_pods,
     routing::a_failed_connect_is_tried_on_another_endpoint,
+    routing::a_lost_node_is_left_for_another_endpoint_before_anybody_knows,
     routing::a_pod_reaches_itself_through_its_service,
     routing::plain_neighbours_are_reached_in_clear_and_see_the_client,
     routing::an_unknown_address_of_the_mesh_is_refused,

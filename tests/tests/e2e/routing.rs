@@ -70,6 +70,33 @@ pub(crate) fn a_failed_connect_is_tried_on_another_endpoint() -> Result<()> {
     Ok(())
 }
 
+/// Kubernetes knows that a node is lost after most of a minute. Clients wait less long, also those whose connection
+/// would have gone on a tunnel to it that is open.
+pub(crate) fn a_lost_node_is_left_for_another_endpoint_before_anybody_knows() -> Result<()> {
+    let mesh = Mesh::of_nodes(["n1", "n2"])?;
+    mesh.ambient_namespace("shop")?;
+    let client = mesh.pod("shop/client", "n1")?;
+    for (name, node) in [("here", "n1"), ("there", "n2"), ("also-there", "n2")] {
+        let label = ("serves".to_owned(), "web".to_owned());
+        let pod =
+            mesh.pod_with(&format!("shop/{name}"), node, Families::Dual, |object| object.labels.push(label))?;
+        apps::nginx(&pod, name)?;
+    }
+    let web = mesh.service_selecting("shop/web", 80, NGINX, ("serves", "web"))?;
+    mesh.start()?;
+    let mut answered = BTreeSet::new();
+    while !answered.contains("there") {
+        answered.insert(client.get(web.v4())?.expect_ok()?.body);
+    }
+    mesh.unplug("n2")?;
+    for _ in 0..DRAWS {
+        // Two silent endpoints in turn cost less than half of that.
+        let fetched = client.curl_with(&["--max-time", "9"], &format!("http://{}/", web.v4()))?;
+        fetched.expect_body("here")?;
+    }
+    Ok(())
+}
+
 pub(crate) fn a_pod_reaches_itself_through_its_service() -> Result<()> {
     let mesh = Mesh::of_nodes(["n1"])?;
     mesh.ambient_namespace("shop")?;

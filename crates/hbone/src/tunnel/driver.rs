@@ -96,6 +96,7 @@ impl Driver {
         }
         self.session.wire().fill(read);
         self.pinged = None;
+        core.heard += 1;
         attach_memory(self.session.plaintext(), &core.buffers);
         let peer_closed = match self.session.receive() {
             Ok(peer_closed) => peer_closed,
@@ -287,4 +288,4 @@ const READS_PER_TURN: usize = 4;
 const MIN_READ: usize = 32 * 1024;
 
 /// Any eight octets (RFC 9113 §6.7).
-const KEEPALIVE_PAYLOAD: [u8; 8] = *b"ambit/ka";
+pub(super) const KEEPALIVE_PAYLOAD: [u8; 8] = *b"ambit/ka";
