@@ -26,6 +26,7 @@ pub mod last_good;
 pub mod limits;
 pub mod oneshot;
 pub mod outbound;
+pub mod patience;
 pub mod plaintext;
 pub mod pods;
 pub mod record;

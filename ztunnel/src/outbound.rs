@@ -27,6 +27,7 @@ use tracing::debug;
 use crate::accept::Accepted;
 use crate::capture::original_dst;
 use crate::dial::{DialError, TunnelKey, connect, open_stream};
+use crate::patience::Silence;
 use crate::record::{Carried, Record};
 use crate::splice::splice;
 use crate::worker::Pod;
@@ -334,7 +335,8 @@ async fn connect_to(
     let next_hop = decision.next_hop;
     match &decision.transport {
         Transport::Passthrough => {
-            let connected = unless_silent(next_hop, is_other_there, connect(pod, next_hop)).await?;
+            let connecting = connect(pod, next_hop);
+            let connected = unless_silent(pod, next_hop, is_other_there, connecting).await?;
             connected.map(Upstream::Plain).map_err(Failure::Plain)
         }
         Transport::Hbone { authority, expected } => {
@@ -354,15 +356,16 @@ async fn connect_to(
 
 /// Waits for a connection, but not for long where nothing comes of it and another endpoint is there.
 async fn unless_silent<T>(
+    pod: &Pod,
     next_hop: SocketAddr,
     is_other_there: &dyn Fn() -> bool,
     connecting: impl Future<Output = T>,
 ) -> Result<T, Failure> {
     tokio::pin!(connecting);
-    match timeout(SILENCE, &mut connecting).await {
+    match pod.worker.patience.wait(&mut connecting).await {
         Ok(outcome) => Ok(outcome),
-        Err(_) if is_other_there() => Err(Failure::Silent { next_hop }),
-        Err(_) => Ok(connecting.await),
+        Err(Silence) if is_other_there() => Err(Failure::Silent { next_hop }),
+        Err(Silence) => Ok(connecting.await),
     }
 }
 
@@ -398,7 +401,8 @@ async fn request_tunnel(
         ],
     };
     let key = TunnelKey { next_hop, expected: expected.clone() };
-    let opened = unless_silent(next_hop, is_other_there, open_stream(pod, &key, &identity, &request)).await?;
+    let opening = open_stream(pod, &key, &identity, &request);
+    let opened = unless_silent(pod, next_hop, is_other_there, opening).await?;
     let mut stream = opened.map_err(|error| match error {
         AcquireError::Dial(error) => Failure::Dial(error),
         AcquireError::Full => Failure::NoRoom { next_hop },
@@ -428,7 +432,7 @@ async fn response(
     let failed = |source| Failure::Stream { next_hop, source };
     let before = tunnel.heard();
     for is_last in [false, true] {
-        if let Ok(response) = timeout(SILENCE, stream.response()).await {
+        if let Ok(response) = pod.worker.patience.wait(stream.response()).await {
             return response.map_err(failed);
         }
         if tunnel.heard() != before {
@@ -465,10 +469,6 @@ async fn carry(pod: &Rc<Pod>, socket: Socket, upstream: Upstream) -> Carried {
         }
     }
 }
-
-/// After so long without any sign an endpoint is silent: TCP has sent its SYN again by then. Clients give up after
-/// few seconds.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// Endpoints of a service that one connection tries before it gives up: enough to pass a pod that
 /// just died, few enough that a client is answered before its own deadline.

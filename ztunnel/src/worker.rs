@@ -36,6 +36,7 @@ use crate::capture::rules::CapturePort;
 use crate::config::DataPathConfig;
 use crate::dial::TunnelPool;
 use crate::flows::{Flows, StopReason};
+use crate::patience::Patience;
 use crate::splice::{self, PipePool};
 use crate::state::SnapshotReader;
 use crate::suspects::Suspects;
@@ -141,6 +142,8 @@ pub struct Worker {
     pub flows: Flows,
     /// Tells whether the node's kubelet is at the other end of a connection.
     pub node_sockets: Option<NodeSockets>,
+    /// How long peers may be silent before others are looked for.
+    pub patience: Patience,
     /// Endpoints that did not answer.
     pub suspects: Suspects,
     /// How long connections may be silent.
@@ -264,6 +267,7 @@ async fn run(index: usize, shared: Shared, mut commands: mpsc::UnboundedReceiver
         rng: RefCell::new(SmallRng::from_os_rng()),
         flows: Flows::default(),
         node_sockets: node_sockets(&shared.node_network),
+        patience: Patience::default(),
         suspects: Suspects::default(),
         idle: IdleLimits { open: config.idle_timeout, half_closed: config.half_closed_timeout },
         shared: shared.clone(),
