@@ -157,10 +157,15 @@ fn server_hello_version(payload: &[u8]) -> Option<u16> {
     const HANDSHAKE: u8 = 22;
     const SERVER_HELLO: u8 = 2;
     const SUPPORTED_VERSIONS: u16 = 43;
-    if payload.first() != Some(&HANDSHAKE) || payload.get(5) != Some(&SERVER_HELLO) {
+    let number = |at: usize| Some(u16::from_be_bytes([*payload.get(at)?, *payload.get(at + 1)?]));
+    // A segment of a long transfer begins anywhere in a record, with any octets: two alone are met by one in 65,536.
+    let is_hello = payload.first() == Some(&HANDSHAKE)
+        && payload.get(1) == Some(&3)
+        && payload.get(5..7) == Some(&[SERVER_HELLO, 0])
+        && payload.get(9) == Some(&3);
+    if !is_hello {
         return None;
     }
-    let number = |at: usize| Some(u16::from_be_bytes([*payload.get(at)?, *payload.get(at + 1)?]));
     let legacy = number(9)?;
     // Record header 5, handshake header 4, version 2, random 32; then session id, suite 2,
     // compression 1 and the length of the extensions.
@@ -224,6 +229,10 @@ mod tests {
             server_hello_version(b"HTTP/1.1 200 OK\r\n\r\nhello, this is not TLS at all, is it?"),
             None
         );
+        // What is encrypted may begin with what a handshake begins with.
+        let mut ciphertext = [0x5a; 1400];
+        (ciphertext[0], ciphertext[5]) = (22, 2);
+        assert_eq!(server_hello_version(&ciphertext), None);
     }
 
     #[test]
