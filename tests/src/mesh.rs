@@ -387,8 +387,19 @@ impl Mesh {
     /// # Errors
     /// When there is no such node.
     pub fn unplug(&self, node: &str) -> Result<()> {
-        let node = self.nodes.get(node).with_context(|| format!("no node {node}"))?;
-        node.namespace.ip("link set eth0 down")
+        self.node_named(node)?.set_plugged(false)
+    }
+
+    /// Plugs it in again.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn plug_in(&self, node: &str) -> Result<()> {
+        self.node_named(node)?.set_plugged(true)
+    }
+
+    fn node_named(&self, name: &str) -> Result<&Node> {
+        self.nodes.get(name).with_context(|| format!("no node {name}"))
     }
 
     /// Starts control and every agent, and waits until each pod that asks for it is captured.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ambit_hbone::codec::{Codec, ConnectRequest, Settings};
+use ambit_hbone::patience::is_silence;
 use ambit_hbone::pool::{AcquireError, Pool};
 use ambit_hbone::socket::Socket;
 use ambit_hbone::tls::{TlsError, TlsSession};
@@ -95,6 +96,15 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Whether nothing at all came from there.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::ConnectTimeout { .. } | Self::HandshakeTimeout { .. } => true,
+            Self::Connect { source, .. } => is_silence(source),
+            Self::Socket { .. } | Self::Handshake { .. } | Self::Peer { .. } => false,
+        }
+    }
+
     /// How metrics count it.
     pub fn flag(&self) -> ResponseFlag {
         match self {
@@ -120,6 +130,14 @@ pub async fn open_stream(
     request: &ConnectRequest<'_>,
 ) -> Result<TunnelStream, AcquireError<DialError>> {
     pod.tunnels.open(key, identity.generation, request, || dial_tunnel(pod, key, identity)).await
+}
+
+/// Opens a tunnel to the peer of `key` to see whether it answers, and lets it go.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn try_tunnel(pod: &Rc<Pod>, key: &TunnelKey, identity: &TlsIdentity) -> Result<(), DialError> {
+    dial_tunnel(pod, key, identity).await.map(|tunnel| tunnel.shutdown())
 }
 
 async fn dial_tunnel(pod: &Rc<Pod>, key: &TunnelKey, identity: &TlsIdentity) -> Result<Tunnel, DialError> {

@@ -4,12 +4,14 @@
 //! endpoint when one cannot be reached. A connection that is refused is reset, never passed on.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_hbone::codec::{ConnectRequest, OpenError, Reason};
 use ambit_hbone::headers;
+use ambit_hbone::patience::{Heard, Silence};
 use ambit_hbone::pool::AcquireError;
 use ambit_hbone::relay::relay;
 use ambit_hbone::socket::Socket;
@@ -27,12 +29,12 @@ use tracing::debug;
 use crate::accept::Accepted;
 use crate::capture::original_dst;
 use crate::dial::{DialError, TunnelKey, connect, open_stream};
-use crate::patience::Silence;
 use crate::record::{Carried, Record};
 use crate::splice::splice;
 use crate::worker::Pod;
 
 mod early;
+mod silence;
 
 use early::Early;
 
@@ -173,13 +175,10 @@ impl Failure {
 
     /// Whether nothing at all came from there.
     fn is_silence(&self) -> bool {
-        let is_silence = |error: &DialError| {
-            matches!(error, DialError::ConnectTimeout { .. } | DialError::HandshakeTimeout { .. })
-        };
         match self {
             Self::Silent { .. } => true,
-            Self::Dial(error) => is_silence(error),
-            Self::Plain(error) => is_silence(error),
+            Self::Dial(error) => error.is_silence(),
+            Self::Plain(error) => error.is_silence(),
             Self::SourceUnknown
             | Self::Refused(_)
             | Self::NoIdentity
@@ -248,7 +247,7 @@ async fn establish(
     let mut early = Early::of(application);
     let mut tried: Vec<WorkloadUid> = Vec::new();
     // Others are taken first, and these where there is no other.
-    let mut suspects = pod.worker.suspects.current();
+    let mut suspects = pod.worker.shared.suspects.current();
     let mut failed = None;
     let mut waited = false;
     loop {
@@ -288,8 +287,8 @@ async fn establish(
         let outcome = connect_to(pod, peer, &source, &decision, &mut early, &is_other_there).await;
         if let Some(endpoint) = &decision.endpoint {
             match &outcome {
-                Ok(_) => pod.worker.suspects.clear(&endpoint.uid),
-                Err(failure) if failure.is_silence() => pod.worker.suspects.note(&endpoint.uid),
+                Ok(_) => shared.suspects.clear(&endpoint.uid),
+                Err(failure) if failure.is_silence() => silence::suspect(pod, &decision),
                 Err(_) => {}
             }
         }
@@ -430,22 +429,14 @@ async fn response(
 ) -> Result<Response, Failure> {
     let tunnel = stream.tunnel();
     let failed = |source| Failure::Stream { next_hop, source };
-    let before = tunnel.heard();
-    for is_last in [false, true] {
-        if let Ok(response) = pod.worker.patience.wait(stream.response()).await {
-            return response.map_err(failed);
-        }
-        if tunnel.heard() != before {
-            break;
-        }
-        match is_last {
-            false => tunnel.ping(),
-            true if is_other_there() => return Err(Failure::Silent { next_hop }),
-            true => {}
-        }
+    let mut answer = pin!(stream.response());
+    match pod.worker.patience.listen(&tunnel, answer.as_mut()).await {
+        Heard::Answer(response) => return response.map_err(failed),
+        Heard::Silence if is_other_there() => return Err(Failure::Silent { next_hop }),
+        Heard::Silence | Heard::SignOfLife => {}
     }
     let limit = response_limit(pod);
-    timeout(limit, stream.response())
+    timeout(limit, answer)
         .await
         .map_err(|_| Failure::ResponseTimeout { next_hop, seconds: limit.as_secs() })?
         .map_err(failed)

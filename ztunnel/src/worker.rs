@@ -1,7 +1,7 @@
 //! A worker: one thread, one single-threaded runtime, its own listeners, tunnels, buffers and flows.
 //!
-//! A connection lives and ends on the worker that accepted it; workers share the snapshot and the
-//! certificates, and nothing else. Pods come and go by [`Command`]s from the agent's main thread.
+//! A connection lives and ends on the worker that accepted it; workers share the snapshot, the
+//! certificates and what they found out about silent endpoints, and nothing else. Pods come and go by [`Command`]s from the agent's main thread.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,6 +12,7 @@ use std::thread;
 
 use ambit_hbone::buffer::BufferPool;
 use ambit_hbone::headers::Baggage;
+use ambit_hbone::patience::Patience;
 use ambit_hbone::pool::Pool;
 use ambit_hbone::pool::policy::Limits;
 use ambit_hbone::relay::IdleLimits;
@@ -19,6 +20,7 @@ use ambit_hbone::socket::Listener;
 use ambit_identity::tls::TlsIdentity;
 use ambit_mesh::workload::{Workload, WorkloadUid};
 use ambit_runtime::drain::DrainWatch;
+use ambit_runtime::suspects::Suspects;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::runtime::Builder;
@@ -36,10 +38,8 @@ use crate::capture::rules::CapturePort;
 use crate::config::DataPathConfig;
 use crate::dial::TunnelPool;
 use crate::flows::{Flows, StopReason};
-use crate::patience::Patience;
 use crate::splice::{self, PipePool};
 use crate::state::SnapshotReader;
-use crate::suspects::Suspects;
 
 /// What every worker is given.
 #[derive(Clone)]
@@ -50,6 +50,8 @@ pub struct Shared {
     pub config: Arc<DataPathConfig>,
     /// The node's own network, where the kubelet's sockets are.
     pub node_network: Arc<NodeNetwork>,
+    /// Endpoints that did not answer.
+    pub suspects: Arc<Suspects>,
     /// Says when to stop.
     pub drain: DrainWatch,
 }
@@ -144,8 +146,6 @@ pub struct Worker {
     pub node_sockets: Option<NodeSockets>,
     /// How long peers may be silent before others are looked for.
     pub patience: Patience,
-    /// Endpoints that did not answer.
-    pub suspects: Suspects,
     /// How long connections may be silent.
     pub idle: IdleLimits,
 }
@@ -268,7 +268,6 @@ async fn run(index: usize, shared: Shared, mut commands: mpsc::UnboundedReceiver
         flows: Flows::default(),
         node_sockets: node_sockets(&shared.node_network),
         patience: Patience::default(),
-        suspects: Suspects::default(),
         idle: IdleLimits { open: config.idle_timeout, half_closed: config.half_closed_timeout },
         shared: shared.clone(),
     });

@@ -2,7 +2,8 @@
 //!
 //! The protocol is a machine without IO ([`codec`], [`hpack`]), and so is encryption ([`tls`]).
 //! [`tunnel`] puts both on a socket, [`relay`] joins a stream with an application, [`pool`] shares
-//! tunnels between flows. Those three belong to one worker and never leave its thread.
+//! tunnels between flows, [`patience`] finds out silent peers. Those four belong to one worker and never leave
+//! its thread.
 
 #![warn(missing_docs)]
 
@@ -10,6 +11,7 @@ pub mod buffer;
 pub mod codec;
 pub mod headers;
 pub mod hpack;
+pub mod patience;
 pub mod pool;
 pub mod relay;
 pub mod socket;

@@ -37,6 +37,8 @@ pub struct Node {
     pub name: String,
     /// Its network.
     pub namespace: Arc<Namespace>,
+    /// Its end in the fabric.
+    plug: String,
     number: u8,
     pods: AtomicU16,
 }
@@ -78,6 +80,10 @@ impl Fabric {
     /// # Errors
     /// When the kernel refuses.
     pub fn host(&self, name: &str, host: u8) -> Result<Arc<Namespace>> {
+        self.plugged(name, host).map(|(namespace, _)| namespace)
+    }
+
+    fn plugged(&self, name: &str, host: u8) -> Result<(Arc<Namespace>, String)> {
         let namespace = Namespace::create(name)?;
         let plug = format!("fab{}", self.plugs.fetch_add(1, Ordering::Relaxed));
         process::run("ip", format!("link add {plug} type veth peer name eth0 netns {name}").split(' '))?;
@@ -85,7 +91,7 @@ impl Fabric {
         namespace.ip("link set eth0 up")?;
         namespace.ip(&format!("addr add 10.200.0.{host}/24 dev eth0"))?;
         namespace.ip(&format!("addr add fd00:200::{host:x}/64 dev eth0 nodad"))?;
-        Ok(namespace)
+        Ok((namespace, plug))
     }
 
     /// A node without pods. Who is to reach these is given a route by [`Node::route_from`].
@@ -93,7 +99,7 @@ impl Fabric {
     /// # Errors
     /// When the kernel refuses.
     pub fn node(&self, name: &str, number: u8) -> Result<Node> {
-        let namespace = self.host(name, number)?;
+        let (namespace, plug) = self.plugged(name, number)?;
         namespace.sysctl("net/ipv4/ip_forward", "1")?;
         namespace.sysctl("net/ipv6/conf/all/forwarding", "1")?;
         for words in [
@@ -106,11 +112,20 @@ impl Fabric {
         ] {
             namespace.ip(words)?;
         }
-        Ok(Node { name: name.to_owned(), namespace, number, pods: AtomicU16::new(2) })
+        Ok(Node { name: name.to_owned(), namespace, plug, number, pods: AtomicU16::new(2) })
     }
 }
 
 impl Node {
+    /// Takes its plug out of the fabric, or puts it back in.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_plugged(&self, is_plugged: bool) -> Result<()> {
+        let state = if is_plugged { "up" } else { "down" };
+        process::run("ip", ["link", "set", &self.plug, state]).map(drop)
+    }
+
     /// Lets `from` reach this node's pods.
     ///
     /// # Errors

@@ -94,7 +94,14 @@ pub(crate) fn a_lost_node_is_left_for_another_endpoint_before_anybody_knows() ->
         let fetched = client.curl_with(&["--max-time", "9"], &format!("http://{}/", web.v4()))?;
         fetched.expect_body("here")?;
     }
-    Ok(())
+    mesh.plug_in("n2")?;
+    // Not with clients' connections is it found out, and long before the suspicion is too old.
+    wait::until("the node to be used again", SOON, || {
+        let fetched = client.get(web.v4())?.expect_ok()?;
+        ensure!(fetched.body != "here", "{fetched:?}");
+        Ok(())
+    })
+    .map(drop)
 }
 
 pub(crate) fn a_pod_reaches_itself_through_its_service() -> Result<()> {

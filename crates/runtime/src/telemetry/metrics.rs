@@ -58,6 +58,7 @@ pub fn install(component: &'static str, settings: Settings) -> Result<Metrics, I
     process::describe(component);
     super::tcp::describe();
     super::http::describe();
+    crate::suspects::describe();
     let recorder = Arc::clone(&metrics.recorder);
     thread::Builder::new().name("metrics".into()).spawn(move || keep_up(&recorder))?;
     Ok(metrics)

@@ -5,13 +5,16 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
+
+use crate::tunnel::Tunnel;
 
 /// The patience of one worker. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +32,25 @@ struct Clock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence;
 
+/// Whether a connection failed because nothing came from there: so does the system say it that waited for itself.
+pub fn is_silence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+/// What came of waiting for what a peer of a tunnel has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard<T> {
+    /// It.
+    Answer(T),
+    /// Not yet, but the peer is there.
+    SignOfLife,
+    /// Nothing at all, although the peer was asked for a sign of life.
+    Silence,
+}
+
 impl Patience {
     /// Waits for something to happen, for a while: at least [`TICK`] times two, less than three times. What waited can
     /// go on waiting.
@@ -42,6 +64,28 @@ impl Patience {
             outcome = &mut future => Ok(outcome),
             () = self.a_while() => Err(Silence),
         }
+    }
+
+    /// Waits for something that the peer of a tunnel has to say, for a while; then asks for a sign of life, and waits for
+    /// as long again. What waited can go on waiting.
+    pub async fn listen<T>(
+        &self,
+        tunnel: &Tunnel,
+        mut future: Pin<&mut impl Future<Output = T>>,
+    ) -> Heard<T> {
+        let before = tunnel.heard();
+        for is_asked in [false, true] {
+            if let Ok(outcome) = self.wait(future.as_mut()).await {
+                return Heard::Answer(outcome);
+            }
+            if tunnel.heard() != before {
+                return Heard::SignOfLife;
+            }
+            if !is_asked {
+                tunnel.ping();
+            }
+        }
+        Heard::Silence
     }
 
     async fn a_while(&self) {
