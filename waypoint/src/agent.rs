@@ -108,7 +108,13 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     let configuration = Configuration::new(myself(&config), writer, synced);
     let client = xds_client(&config)?;
     tasks.spawn(async move { match configuration.follow(client).await {} });
-    let shared = Shared { snapshots, config: Arc::new(config.data_path.clone()), identity: own, drain };
+    let shared = Shared {
+        snapshots,
+        config: Arc::new(config.data_path.clone()),
+        identity: own,
+        suspects: Arc::default(),
+        drain,
+    };
     let workers = start_workers(&config, shared)?;
     serving.ready();
     info!(gateway = %myself(&config).gateway, identity = %id, workers = workers.len(), "waypoint started");

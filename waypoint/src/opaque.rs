@@ -13,7 +13,7 @@ use crate::ingress::Caller;
 use crate::record::ConnectionRecord;
 use crate::server_name::{LONGEST, ServerName, server_name};
 use crate::state::SnapshotReader;
-use crate::upstream::{Carrier, DialError, Key, OnBehalf, Protocol, connect};
+use crate::upstream::{Carrier, Choice, DialError, Key, OnBehalf, Protocol, connect};
 use crate::wire::Wire;
 use crate::worker::Worker;
 
@@ -89,9 +89,10 @@ async fn establish(
         let rng = &mut *worker.rng.borrow_mut();
         snapshot.route_connection(&destination, &caller.client, name.as_deref(), rng)?
     };
-    let mut tried = Vec::new();
+    let service = destination.service().map(|service| &*service.name.hostname);
+    let mut choice = Choice::new(worker, &snapshot, &backend);
     loop {
-        let decision = snapshot.upstream(&backend, &tried, &mut *worker.rng.borrow_mut())?;
+        let decision = choice.choose()?;
         record.endpoint(&decision);
         let key = Key {
             carrier: Carrier::of(&decision),
@@ -99,15 +100,15 @@ async fn establish(
             // It is of this client alone, so that it can as well say so.
             client: Some(caller.identity.clone()),
         };
-        let service = destination.service().map(|service| &*service.name.hostname);
-        match connect(worker, &key, &OnBehalf { address: caller.address, service }).await {
-            Ok(wire) => return Ok(wire),
-            Err(error) => match decision.endpoint {
-                Some(endpoint) if tried.len() + 1 < MAX_ENDPOINTS_TRIED && !error.is_denied() => {
-                    tried.push(endpoint.uid.clone());
-                }
-                Some(_) | None => return Err(error.into()),
-            },
+        let is_other_there = || choice.is_other_there(&decision);
+        let caller = OnBehalf { address: caller.address, service, is_other_there: &is_other_there };
+        match connect(worker, &key, &caller).await {
+            Ok(wire) => {
+                choice.answered(&decision);
+                return Ok(wire);
+            }
+            Err(error) if choice.failed(&decision, &error) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -249,6 +250,3 @@ pub async fn both_ways(
 async fn pass(to: &Shared, octets: &Bytes) -> io::Result<()> {
     to.write_all(octets).await
 }
-
-/// Endpoints that one connection tries before it gives up.
-pub(crate) const MAX_ENDPOINTS_TRIED: usize = 3;

@@ -6,16 +6,19 @@
 
 use std::net::SocketAddr;
 
+use ambit_hbone::tunnel::Tunnel;
 use ambit_mesh::decide::{OutboundDecision, Transport, Why};
 use ambit_mesh::identity::{IdentitySet, SpiffeId};
 use ambit_mesh::snapshot::Snapshot;
 
 use crate::h1::Shared;
 
+mod choice;
 mod dial;
 mod http2;
 mod pool;
 
+pub use choice::Choice;
 pub use dial::{DialError, OnBehalf, TunnelKey, TunnelPool, connect, upkeep};
 pub use http2::Http2Stream;
 pub use pool::Connections;
@@ -104,4 +107,6 @@ pub struct Lease {
     pub session: Session,
     /// Whether the far end may have closed it in the meantime.
     pub reused: bool,
+    /// The tunnel that carries it, if one does.
+    pub tunnel: Option<Tunnel>,
 }

@@ -1,8 +1,8 @@
 //! A worker: one thread, one single-threaded runtime, its own listener, tunnels, buffers and
 //! connections to endpoints.
 //!
-//! A request lives and ends on the worker that accepted its connection; workers share the snapshot and
-//! the certificate, and nothing else.
+//! A request lives and ends on the worker that accepted its connection; workers share the snapshot,
+//! the certificate and what they found out about silent endpoints, and nothing else.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -14,11 +14,13 @@ use std::time::Duration;
 
 use ambit_hbone::buffer::BufferPool;
 use ambit_hbone::headers::Baggage;
+use ambit_hbone::patience::Patience;
 use ambit_hbone::pool::Pool;
 use ambit_hbone::pool::policy::Limits;
 use ambit_hbone::socket::Listener;
 use ambit_identity::tls::TlsIdentity;
 use ambit_runtime::drain::DrainWatch;
+use ambit_runtime::suspects::Suspects;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use socket2::{Domain, Protocol, Type};
@@ -42,6 +44,8 @@ pub struct Shared {
     pub config: Arc<DataPathConfig>,
     /// Our certificate, as it is renewed.
     pub identity: watch::Receiver<Option<Arc<TlsIdentity>>>,
+    /// Endpoints that did not answer.
+    pub suspects: Arc<Suspects>,
     /// Says when to stop.
     pub drain: DrainWatch,
 }
@@ -56,6 +60,8 @@ pub struct Worker {
     pub tunnels: TunnelPool,
     /// Connections to endpoints.
     pub connections: Connections,
+    /// How long endpoints may be silent before others are looked for.
+    pub patience: Patience,
     /// Its source of chance.
     pub rng: RefCell<SmallRng>,
     /// The tunnels of others to us.
@@ -177,6 +183,7 @@ async fn run(index: usize, shared: Shared, listener: TcpListener) {
         buffers: BufferPool::new(),
         tunnels: Pool::new(Limits::default()),
         connections: Connections::default(),
+        patience: Patience::default(),
         rng: RefCell::new(SmallRng::from_os_rng()),
         accepted: AcceptedTunnels::default(),
         open: Cell::new(0),

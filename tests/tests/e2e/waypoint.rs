@@ -289,6 +289,32 @@ pub(crate) fn a_service_may_be_reached_without_a_waypoint_that_is_away() -> Resu
     wait::until("the shop to be refused", SOON, || shop.client.get(shop.web.v4())?.expect_refused()).map(drop)
 }
 
+/// As its clients' agents would: also requests whose connection to the lost node is open.
+pub(crate) fn a_lost_node_is_left_by_the_waypoint_and_used_again_when_it_is_back() -> Result<()> {
+    let shop = Shop::create()?;
+    let waypoint = shop.mesh.waypoint("waypoint", "shop/waypoint-a", "n1")?;
+    shop.mesh.start()?;
+    shop.mesh.start_waypoint(&waypoint)?;
+    let is_used = || -> Result<()> {
+        let answers = shop.answers(DRAWS)?;
+        ensure!(answers.contains_key("v2"), "{answers:?}");
+        Ok(())
+    };
+    wait::until("both nodes to be used", SOON, is_used)?;
+    let mut connection = Connection::open(&shop.client, shop.web.v4())?;
+    shop.mesh.unplug("n2")?;
+    for _ in 0..DRAWS {
+        // One silent endpoint costs less than half of what this waits.
+        let (status, body) = connection.get("/")?;
+        ensure!((status, body.as_str()) == (200, "v1"), "status {status}: {body}");
+    }
+    shop.mesh.plug_in("n2")?;
+    wait::until("the node to be used again", SOON, is_used).map(drop)
+}
+
+/// Enough requests for each of two endpoints to get one.
+const DRAWS: u32 = 24;
+
 pub(crate) fn without_its_waypoint_a_service_is_refused() -> Result<()> {
     let shop = Shop::create()?;
     let waypoint = shop.mesh.waypoint("waypoint", "shop/waypoint-a", "n2")?;

@@ -1,11 +1,16 @@
 //! A request to an endpoint and its answer back, both at once.
 
-use ambit_mesh::http::Forward;
+use std::convert::Infallible;
+use std::future::pending;
+use std::pin::pin;
+
+use ambit_hbone::patience::{Heard, Patience};
+use ambit_hbone::tunnel::Tunnel;
 use http::{HeaderMap, StatusCode};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, sleep};
 
 use super::body::{Body, Broken, pass};
-use super::forward::by;
+use super::forward::{Attempt, by};
 use super::respond::{AnswerHead, Responder};
 use super::send::{self, Answer, Inflow, SendError};
 use super::{Call, Forwarded, headers, without_hop_fields};
@@ -19,11 +24,11 @@ impl Call<'_> {
         self,
         lease: Lease,
         key: &Key,
-        forward: &Forward,
+        attempt: &Attempt<'_>,
         body: &mut Body,
         responder: &mut Responder,
-        deadline: Option<Instant>,
     ) -> Result<Forwarded, SendError> {
+        let (forward, tunnel) = (attempt.forward, lease.tunnel.clone());
         let own = self.worker.identity().await.map(|identity| identity.id.clone());
         let own = own.unwrap_or_else(|| self.caller.identity.clone());
         let mut headers = headers::outgoing(self.request, self.caller.client.ip, &self.caller.identity, &own);
@@ -44,7 +49,7 @@ impl Call<'_> {
                 }
             };
             let stalled = self.stalled(sent);
-            let download = self.answer(&mut inflow, forward, responder, deadline);
+            let download = self.answer(&mut inflow, attempt, tunnel.as_ref(), responder);
             tokio::pin!(upload, download, lost, stalled);
             loop {
                 tokio::select! {
@@ -89,15 +94,18 @@ impl Call<'_> {
     async fn answer(
         self,
         inflow: &mut Inflow,
-        forward: &Forward,
+        attempt: &Attempt<'_>,
+        tunnel: Option<&Tunnel>,
         responder: &mut Responder,
-        deadline: Option<Instant>,
     ) -> Result<Answer, SendError> {
+        let Attempt { forward, deadline, is_silent } = *attempt;
         let client = |error: std::io::Error| SendError::Client(error.to_string());
         // RFC 9110 §10.1.1 has the endpoint answer who waits for leave to send. Servers of HTTP/2 often do
         // not: we give it, as a client would that waits no longer.
         let mut is_waiting = self.request.expects_continue && matches!(inflow, Inflow::Http2 { .. });
         let patience = sleep(CONTINUE_PATIENCE);
+        let mut silent = pin!(silence(&self.worker.patience, tunnel));
+        let mut is_heard = false;
         tokio::pin!(patience);
         let head = loop {
             let head = tokio::select! {
@@ -109,7 +117,15 @@ impl Call<'_> {
                     said.map_err(client)?;
                     continue;
                 }
+                () = &mut silent, if !is_heard => {
+                    if is_silent() {
+                        return Err(SendError::Silent);
+                    }
+                    is_heard = true;
+                    continue;
+                }
             };
+            is_heard = true;
             is_waiting &= head.status != StatusCode::CONTINUE;
             if inflow.is_switched(self.request, head.status) {
                 return self.switch(head, responder).await;
@@ -142,7 +158,7 @@ impl Call<'_> {
     async fn stalled(self, sent: &Flow) {
         let is_upload = matches!(self.request.length, BodyLength::Exactly(_)) && !self.request.is_grpc();
         if !is_upload {
-            return std::future::pending().await;
+            return pending().await;
         }
         loop {
             let before = sent.octets();
@@ -162,7 +178,17 @@ async fn lost(wire: Option<Shared>) {
     {
         return;
     }
-    std::future::pending().await
+    pending().await
+}
+
+/// Waits until the peer of a tunnel, which has been asked, gives no sign of life.
+async fn silence(patience: &Patience, tunnel: Option<&Tunnel>) {
+    if let Some(tunnel) = tunnel
+        && let Heard::Silence = patience.listen(tunnel, pin!(pending::<Infallible>())).await
+    {
+        return;
+    }
+    pending().await
 }
 
 /// How long a client that waits for `100 Continue` waits for an endpoint of HTTP/2 to say it.

@@ -4,13 +4,24 @@ use ambit_mesh::http::{Forward, WaypointSnapshot};
 use ambit_mesh::service::AppProtocol;
 use http::StatusCode;
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use super::body::Body;
 use super::respond::{Reply, Responder};
 use super::send::SendError;
 use super::{Call, Forwarded};
-use crate::opaque::MAX_ENDPOINTS_TRIED;
-use crate::upstream::{Carrier, DialError, Key, Lease, OnBehalf, Protocol, Session, client_of};
+use crate::upstream::{Carrier, Choice, DialError, Key, Lease, OnBehalf, Protocol, Session, client_of};
+
+/// What holds for sending a request once.
+#[derive(Clone, Copy)]
+pub(super) struct Attempt<'a> {
+    /// How it goes out.
+    pub(super) forward: &'a Forward,
+    /// By when it has to be answered.
+    pub(super) deadline: Option<Instant>,
+    /// The endpoint gives no sign of life: whether to leave it.
+    pub(super) is_silent: &'a dyn Fn() -> bool,
+}
 
 impl Call<'_> {
     pub(super) async fn forward(
@@ -22,10 +33,10 @@ impl Call<'_> {
     ) -> Forwarded {
         let limit = [forward.timeouts.request, forward.timeouts.backend_request].into_iter().flatten().min();
         let deadline = limit.map(|limit| Instant::now() + limit);
-        let mut tried = Vec::new();
+        let mut choice = Choice::new(self.worker, snapshot, &forward.backend);
+        let mut was_cut_off = false;
         loop {
-            let upstream = snapshot.upstream(&forward.backend, &tried, &mut *self.worker.rng.borrow_mut());
-            let upstream = match upstream {
+            let upstream = match choice.choose() {
                 Ok(upstream) => upstream,
                 Err(error) => {
                     let reply = Reply::new(
@@ -38,120 +49,137 @@ impl Call<'_> {
                 }
             };
             self.record.endpoint(&upstream);
+            let client = client_of(snapshot.mesh(), &upstream, &self.caller.identity);
             let mut key = Key {
                 carrier: Carrier::of(&upstream),
                 protocol: upstream_protocol(forward.backend.protocol, responder),
-                client: client_of(snapshot.mesh(), &upstream, &self.caller.identity),
+                // New policies may be why it was cut off.
+                client: client.or_else(|| was_cut_off.then(|| self.caller.identity.clone())),
             };
-            match self.acquire(&mut key, deadline).await {
-                Ok(lease) => return self.attempt(lease, key, forward, body, responder, deadline).await,
-                Err(None) => return Forwarded::Failed(timed_out()),
-                Err(Some(error)) => {
-                    self.record.not_connected(&error);
-                    match upstream.endpoint {
-                        Some(endpoint) if tried.len() + 1 < MAX_ENDPOINTS_TRIED && !error.is_denied() => {
-                            tried.push(endpoint.uid.clone());
+            let is_other_there = || choice.is_other_there(&upstream);
+            let caller = self.on_behalf(&is_other_there);
+            let error = match self.acquire(&mut key, &caller, was_cut_off, deadline).await {
+                Ok(lease) => {
+                    if !lease.reused {
+                        choice.answered(&upstream);
+                    }
+                    let is_silent = || {
+                        choice.suspect(&upstream);
+                        is_other_there()
+                    };
+                    let attempt = Attempt { forward, deadline, is_silent: &is_silent };
+                    match self.attempt(lease, key, &attempt, &caller, body, responder).await {
+                        Ok(forwarded) => return forwarded,
+                        Err(SendError::Silent) => DialError::Silent { next_hop: upstream.next_hop },
+                        Err(error) if error.is_cut_off() && !was_cut_off => {
+                            was_cut_off = true;
+                            continue;
                         }
-                        Some(_) | None => return Forwarded::Failed(not_connected(&error)),
+                        Err(error) => return self.broken(&error),
                     }
                 }
+                Err(None) => return Forwarded::Failed(timed_out()),
+                Err(Some(error)) => error,
+            };
+            self.record.not_connected(&error);
+            if !choice.failed(&upstream, &error) {
+                return Forwarded::Failed(not_connected(&error));
             }
         }
     }
 
     /// A session on a connection of this key. Where a websocket cannot pass an endpoint's HTTP/2 (RFC 8441 is
     /// an option of it), HTTP/1 is what is left, and what the key says then.
-    async fn acquire(self, key: &mut Key, deadline: Option<Instant>) -> Result<Lease, Option<DialError>> {
+    async fn acquire(
+        self,
+        key: &mut Key,
+        caller: &OnBehalf<'_>,
+        fresh: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Lease, Option<DialError>> {
         let limit = self.worker.shared.config.connect_timeout;
         let is_upgrade = self.request.upgrade.is_some();
-        let first = match self.lease(key, deadline).await {
-            // Its policies may know more than we: they are asked again about the client.
-            Err(Some(error)) if error.is_denied() && key.client.is_none() => {
-                key.client = Some(self.caller.identity.clone());
-                self.lease(key, deadline).await
-            }
-            first => first,
-        };
+        let first = by(deadline, self.lease(key, caller, fresh)).await.ok_or(None)?;
         match first {
             Ok(Lease { session: Session::Http2(stream), .. })
                 if is_upgrade && !stream.takes_extended_connect(limit).await => {}
-            Err(Some(DialError::Http2(_))) if is_upgrade => {}
-            lease => return lease,
+            Err(DialError::Http2(_)) if is_upgrade => {}
+            lease => return lease.map_err(Some),
         }
         key.protocol = Protocol::Http1;
-        self.lease(key, deadline).await
+        by(deadline, self.lease(key, caller, fresh)).await.ok_or(None)?.map_err(Some)
     }
 
-    async fn lease(self, key: &Key, deadline: Option<Instant>) -> Result<Lease, Option<DialError>> {
-        let caller = self.on_behalf();
-        let lease = self.worker.connections.acquire(self.worker, key, &caller);
-        by(deadline, lease).await.ok_or(None)?.map_err(Some)
+    /// A session on a connection that is open or, if it has to be, a fresh one. (Of HTTP/2 those that may be
+    /// over are left anyway.)
+    async fn lease(self, key: &mut Key, caller: &OnBehalf<'_>, fresh: bool) -> Result<Lease, DialError> {
+        let connections = &self.worker.connections;
+        let fresh = fresh && key.protocol != Protocol::Http2;
+        let first = if fresh {
+            connections.fresh(self.worker, key, caller).await
+        } else {
+            connections.acquire(self.worker, key, caller).await
+        };
+        match first {
+            // Its policies may know more than we: they are asked again about the client.
+            Err(error) if error.is_denied() && key.client.is_none() => {
+                key.client = Some(self.caller.identity.clone());
+                connections.acquire(self.worker, key, caller).await
+            }
+            first => first,
+        }
     }
 
-    fn on_behalf(&self) -> OnBehalf<'_> {
-        OnBehalf { address: self.caller.address, service: self.record.service_host() }
+    fn on_behalf<'a>(&'a self, is_other_there: &'a dyn Fn() -> bool) -> OnBehalf<'a> {
+        OnBehalf { address: self.caller.address, service: self.record.service_host(), is_other_there }
     }
 
+    /// Sends the request on this session, and again on a fresh one to the same endpoint where that was over
+    /// before.
+    ///
+    /// # Errors
+    /// When it may be sent again, and to another endpoint: this one is silent, or the way to it was cut off.
     async fn attempt(
         self,
         lease: Lease,
         mut key: Key,
-        forward: &Forward,
+        attempt: &Attempt<'_>,
+        caller: &OnBehalf<'_>,
         body: &mut Body,
         responder: &mut Responder,
-        deadline: Option<Instant>,
-    ) -> Forwarded {
+    ) -> Result<Forwarded, SendError> {
         // Nothing of its body is gone. RFC 9112 §9.3.1: a request on a connection that was closed meanwhile
         // may be sent again where that does no harm, and so may one whose endpoint took no part in the end of
         // its connection; RFC 9113 §8.7: what an endpoint says that it has not processed, always.
         let is_whole = body.is_done();
         let (reused, is_harmless) = (lease.reused, self.request.method.is_idempotent());
-        let may_repeat = |error: &SendError| {
-            let is_over = error.is_cut_off() || (reused && error.is_before_answer());
-            is_whole && (error.is_unprocessed() || (is_harmless && is_over))
+        let may_repeat = is_whole && is_harmless;
+        // A silent endpoint is waited for where the request cannot go elsewhere.
+        let is_left = || (attempt.is_silent)() && may_repeat;
+        let sent = Attempt { is_silent: &is_left, ..*attempt };
+        let error = match self.exchange(lease, &key, &sent, body, responder).await {
+            Err(error) if may_repeat && error.is_not_the_endpoints() => return Err(error),
+            Err(error) if error.is_unprocessed() && is_whole => error,
+            Err(error) if error.is_before_answer() && may_repeat && reused => error,
+            outcome => return Ok(outcome.unwrap_or_else(|error| self.broken(&error))),
         };
-        let again = match self.exchange(lease, &key, forward, body, responder, deadline).await {
-            Err(error) if may_repeat(&error) => {
-                // New policies may be why it was cut off.
-                if error.is_cut_off() && key.client.is_none() {
-                    key.client = Some(self.caller.identity.clone());
-                }
-                let again = async {
-                    match self.again(&key).await {
-                        // As when it was acquired: its policies may know more than we.
-                        Err(error) if error.is_denied() && key.client.is_none() => {
-                            key.client = Some(self.caller.identity.clone());
-                            self.again(&key).await
-                        }
-                        again => again,
-                    }
-                };
-                by(deadline, again).await
-            }
-            outcome => return outcome.unwrap_or_else(|error| self.broken(&error)),
-        };
-        match again {
+        debug!(%error, "sent again: its connection was over");
+        Ok(match by(attempt.deadline, self.lease(&mut key, caller, true)).await {
             None => Forwarded::Failed(timed_out()),
             Some(Err(error)) => Forwarded::Failed(not_connected(&error)),
             Some(Ok(lease)) => {
-                let outcome = self.exchange(lease, &key, forward, body, responder, deadline).await;
+                let outcome = self.exchange(lease, &key, &sent, body, responder).await;
                 outcome.unwrap_or_else(|error| self.broken(&error))
             }
-        }
-    }
-
-    /// A session for a request that was sent in vain: not on a connection that may be over as well.
-    async fn again(self, key: &Key) -> Result<Lease, DialError> {
-        let (connections, caller) = (&self.worker.connections, self.on_behalf());
-        match key.protocol {
-            Protocol::Http1 | Protocol::Opaque => connections.fresh(self.worker, key, &caller).await,
-            Protocol::Http2 => connections.acquire(self.worker, key, &caller).await,
-        }
+        })
     }
 
     fn broken(self, error: &SendError) -> Forwarded {
         match error {
-            SendError::BeforeAnswer(why) | SendError::CutOff(why) | SendError::Unprocessed(why) => {
+            SendError::BeforeAnswer(_)
+            | SendError::CutOff(_)
+            | SendError::Silent
+            | SendError::Unprocessed(_) => {
                 let text = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
                 let reply = Reply::new(
                     StatusCode::SERVICE_UNAVAILABLE,
@@ -159,7 +187,7 @@ impl Call<'_> {
                     "UC",
                     "upstream_reset_before_response_started",
                 );
-                Forwarded::Failed(reply.because(why))
+                Forwarded::Failed(reply.because(error))
             }
             SendError::BadAnswer(why) => {
                 let reply = Reply::new(

@@ -20,24 +20,35 @@ use crate::record::Flow;
 use crate::upstream::{Http2Stream, Lease, Session};
 
 /// Why an exchange with an endpoint failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
     /// The connection ended before an answer began.
+    #[error("{0}")]
     BeforeAnswer(String),
     /// The same, and not the endpoint ended it but what carries it: its node agent, whose policies have changed, or
     /// the tunnel.
+    #[error("{0}")]
     CutOff(String),
+    /// What carries it gives no sign of life, and there is another endpoint.
+    #[error("the endpoint's node agent gives no sign of life")]
+    Silent,
     /// The endpoint said that it has not looked at the request, and will not.
+    #[error("{0}")]
     Unprocessed(String),
     /// The answer has no one reading.
+    #[error("{0}")]
     BadAnswer(String),
     /// It took too long.
+    #[error("no answer in time")]
     Timeout,
     /// The client sends its body too slowly.
+    #[error("the body took too long")]
     SlowBody,
     /// The answer was cut off.
+    #[error("{0}")]
     InAnswer(String),
     /// The client went away.
+    #[error("{0}")]
     Client(String),
 }
 
@@ -48,6 +59,11 @@ impl SendError {
 
     pub(super) fn is_cut_off(&self) -> bool {
         matches!(self, Self::CutOff(_))
+    }
+
+    /// Whether another endpoint may do better, or the same one on another way.
+    pub(super) fn is_not_the_endpoints(&self) -> bool {
+        matches!(self, Self::CutOff(_) | Self::Silent)
     }
 
     pub(super) fn is_unprocessed(&self) -> bool {

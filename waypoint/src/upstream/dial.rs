@@ -4,16 +4,18 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ambit_hbone::codec::{Codec, ConnectRequest, OpenError, Settings};
 use ambit_hbone::headers;
+use ambit_hbone::patience::{Heard, Silence, is_silence};
 use ambit_hbone::pool::{AcquireError, Pool};
 use ambit_hbone::socket::Socket;
 use ambit_hbone::tls::TlsSession;
-use ambit_hbone::tunnel::{self, HandshakeError, Keepalive, StreamError, Tunnel};
+use ambit_hbone::tunnel::{self, HandshakeError, Keepalive, Response, StreamError, Tunnel, TunnelStream};
 use ambit_identity::tls::TlsIdentity;
 use ambit_identity::verify::{PeerRefused, expect_peer};
 use ambit_mesh::identity::IdentitySet;
@@ -78,6 +80,12 @@ pub enum DialError {
         next_hop: SocketAddr,
         /// How long was waited.
         seconds: u64,
+    },
+    /// Nothing came from there for a while, and there are others.
+    #[error("{next_hop} is silent, and another endpoint is there: is its node reachable?")]
+    Silent {
+        /// Where to.
+        next_hop: SocketAddr,
     },
     /// Somebody else answered.
     #[error("{next_hop} is not who was expected: {source}")]
@@ -147,6 +155,7 @@ impl DialError {
             | Self::Connect { .. }
             | Self::Handshake { .. }
             | Self::HandshakeTimeout { .. }
+            | Self::Silent { .. }
             | Self::Peer { .. }
             | Self::NoRoom { .. }
             | Self::Request { .. }
@@ -155,15 +164,35 @@ impl DialError {
             | Self::Http2(_) => false,
         }
     }
+
+    /// Whether nothing at all came from there.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Shared(error) => error.is_silence(),
+            Self::Silent { .. } | Self::ConnectTimeout { .. } | Self::HandshakeTimeout { .. } => true,
+            Self::Connect { source, .. } => is_silence(source),
+            Self::NoIdentity
+            | Self::Handshake { .. }
+            | Self::Peer { .. }
+            | Self::NoRoom { .. }
+            | Self::Request { .. }
+            | Self::Stream { .. }
+            | Self::ResponseTimeout { .. }
+            | Self::Status { .. }
+            | Self::Http2(_) => false,
+        }
+    }
 }
 
 /// Whom a connection is made for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct OnBehalf<'a> {
     /// The client's address.
     pub address: SocketAddr,
     /// Host name of the service that it called.
     pub service: Option<&'a str>,
+    /// Whether another endpoint could be connected to instead: asked when this one is silent.
+    pub is_other_there: &'a dyn Fn() -> bool,
 }
 
 /// Connects to an endpoint.
@@ -174,7 +203,7 @@ pub async fn connect(worker: &Rc<Worker>, key: &Key, caller: &OnBehalf<'_>) -> R
     counter!("ambit_upstream_connections_total").increment(1);
     match &key.carrier {
         Carrier::Plain { address } => {
-            let stream = connect_tcp(worker, *address).await?;
+            let stream = unless_silent(worker, *address, caller, connect_tcp(worker, *address)).await??;
             Ok(Wire::of_plain(stream))
         }
         Carrier::Hbone { next_hop, authority, expected } => {
@@ -206,25 +235,72 @@ async fn request(
     said.extend(client.as_deref().map(|client| (headers::AMBIT_ORIGINAL_SOURCE, client)));
     let connect = ConnectRequest { authority: &authority, headers: &said };
     let dial = || dial(worker, tunnel, &identity);
-    let opened = worker.tunnels.open(tunnel, identity.generation, &connect, dial).await;
+    let opening = worker.tunnels.open(tunnel, identity.generation, &connect, dial);
+    let opened = unless_silent(worker, next_hop, caller, opening).await?;
     let mut stream = opened.map_err(|error| match error {
         AcquireError::Dial(error) => DialError::Shared(error),
         AcquireError::Full => DialError::NoRoom { next_hop },
         AcquireError::Refused(source) => DialError::Request { next_hop, source },
     })?;
-    // The far proxy connects to its application within the same limit before it answers.
-    let limit = 2 * worker.shared.config.connect_timeout;
-    let response =
-        within(limit, stream.response(), |seconds| DialError::ResponseTimeout { next_hop, seconds })
-            .await?
-            .map_err(|source| DialError::Stream { next_hop, source })?;
+    let response = response(worker, &mut stream, next_hop, caller).await?;
     match response.status {
         200 => Ok(Wire::of_tunnel(stream)),
         status => Err(DialError::Status { next_hop, status }),
     }
 }
 
-async fn dial(worker: &Rc<Worker>, key: &TunnelKey, identity: &TlsIdentity) -> Result<Tunnel, DialError> {
+/// The peer's answer. It may take its time as long as the peer gives a sign of life; one that does not is left
+/// where another endpoint is there.
+async fn response(
+    worker: &Worker,
+    stream: &mut TunnelStream,
+    next_hop: SocketAddr,
+    caller: &OnBehalf<'_>,
+) -> Result<Response, DialError> {
+    let tunnel = stream.tunnel();
+    let failed = |source| DialError::Stream { next_hop, source };
+    let mut answer = pin!(stream.response());
+    match worker.patience.listen(&tunnel, answer.as_mut()).await {
+        Heard::Answer(response) => return response.map_err(failed),
+        Heard::Silence if (caller.is_other_there)() => return Err(DialError::Silent { next_hop }),
+        Heard::Silence | Heard::SignOfLife => {}
+    }
+    // The far proxy connects to its application within the same limit before it answers.
+    let limit = 2 * worker.shared.config.connect_timeout;
+    within(limit, answer, |seconds| DialError::ResponseTimeout { next_hop, seconds }).await?.map_err(failed)
+}
+
+/// Waits for a connection, but not for long where nothing comes of it and another endpoint is there.
+async fn unless_silent<T>(
+    worker: &Worker,
+    next_hop: SocketAddr,
+    caller: &OnBehalf<'_>,
+    connecting: impl Future<Output = T>,
+) -> Result<T, DialError> {
+    let mut connecting = pin!(connecting);
+    match worker.patience.wait(&mut connecting).await {
+        Ok(outcome) => Ok(outcome),
+        Err(Silence) if (caller.is_other_there)() => Err(DialError::Silent { next_hop }),
+        Err(Silence) => Ok(connecting.await),
+    }
+}
+
+/// Connects to an endpoint, or to its node agent, to see whether it answers, and lets the connection go.
+///
+/// # Errors
+/// See [`DialError`].
+pub(super) async fn try_carrier(worker: &Worker, carrier: &Carrier) -> Result<(), DialError> {
+    match carrier {
+        Carrier::Plain { address } => connect_tcp(worker, *address).await.map(drop),
+        Carrier::Hbone { next_hop, expected, .. } => {
+            let identity = worker.identity().await.ok_or(DialError::NoIdentity)?;
+            let key = TunnelKey { next_hop: *next_hop, expected: expected.clone() };
+            dial(worker, &key, &identity).await.map(|tunnel| tunnel.shutdown())
+        }
+    }
+}
+
+async fn dial(worker: &Worker, key: &TunnelKey, identity: &TlsIdentity) -> Result<Tunnel, DialError> {
     let next_hop = key.next_hop;
     counter!("ambit_upstream_tunnels_total").increment(1);
     let failed = |source| DialError::Connect { next_hop, source };

@@ -72,6 +72,11 @@ impl Multiplexed {
         !is_over && !self.tunnel.as_ref().is_some_and(Tunnel::is_leaving)
     }
 
+    /// The tunnel that carries it, if one does.
+    pub(super) fn tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.clone()
+    }
+
     /// Whether it has carried nothing for so long.
     pub(super) fn is_idle(&self, limit: Duration) -> bool {
         let quiet = self.shared.used.get().is_none_or(|used| used.elapsed() >= limit);

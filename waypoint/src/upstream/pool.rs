@@ -64,7 +64,7 @@ impl Connections {
             Protocol::Http1 | Protocol::Opaque => {
                 if let Some(wire) = self.take_idle(key) {
                     counter!("ambit_upstream_reuses_total").increment(1);
-                    return Ok(Lease { session: Session::Http1(Shared::new(wire)), reused: true });
+                    return Ok(http1(wire, true));
                 }
                 self.fresh(worker, key, caller).await
             }
@@ -82,8 +82,8 @@ impl Connections {
         key: &Key,
         caller: &OnBehalf<'_>,
     ) -> Result<Lease, DialError> {
-        let wire = connect(worker, key, caller).await?;
-        Ok(Lease { session: Session::Http1(Shared::new(wire)), reused: false })
+        // What it takes to connect is large, and not for each request to carry along.
+        Ok(http1(Box::pin(connect(worker, key, caller)).await?, false))
     }
 
     /// Keeps a connection whose last response was read to its end.
@@ -187,7 +187,8 @@ impl Connections {
         for one in &entry.connections {
             if let Some(stream) = one.open().await {
                 counter!("ambit_upstream_reuses_total").increment(1);
-                return Ok(Lease { session: Session::Http2(stream), reused: true });
+                let tunnel = one.tunnel();
+                return Ok(Lease { session: Session::Http2(stream), reused: true, tunnel });
             }
         }
         if let Some((_, error)) = entry.failed.as_ref().filter(|(when, _)| *when > came) {
@@ -196,8 +197,9 @@ impl Connections {
         match dial(worker, key, caller).await {
             Ok((connection, stream)) => {
                 entry.failed = None;
+                let tunnel = connection.tunnel();
                 entry.connections.push(connection);
-                Ok(Lease { session: Session::Http2(stream), reused: false })
+                Ok(Lease { session: Session::Http2(stream), reused: false, tunnel })
             }
             Err(error) => {
                 let error = Rc::new(error);
@@ -208,12 +210,17 @@ impl Connections {
     }
 }
 
+fn http1(wire: Wire, reused: bool) -> Lease {
+    let tunnel = wire.tunnel();
+    Lease { session: Session::Http1(Shared::new(wire)), reused, tunnel }
+}
+
 async fn dial(
     worker: &Rc<Worker>,
     key: &Key,
     caller: &OnBehalf<'_>,
 ) -> Result<(Multiplexed, Http2Stream), DialError> {
-    let connection = Multiplexed::begin(connect(worker, key, caller).await?).await?;
+    let connection = Multiplexed::begin(Box::pin(connect(worker, key, caller)).await?).await?;
     let stream = connection.open().await;
     let stream = stream.ok_or_else(|| DialError::Http2("it takes no streams".to_owned()))?;
     Ok((connection, stream))

@@ -112,7 +112,8 @@ impl Mesh {
         let short = ["--pod-name", "waypoint", "--header-timeout", "2s", "--detect-timeout", "300ms"];
         let arguments = ["waypoint", "run"].iter().chain(&who).chain(&short).chain(flags);
         let Command::Run(config) = Cli::parse_from(arguments).command;
-        let shared = Shared { snapshots, config: Arc::new(config.data_path), identity, drain };
+        let suspects = Arc::default();
+        let shared = Shared { snapshots, config: Arc::new(config.data_path), identity, suspects, drain };
         let listener = worker::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let worker = worker::start(0, shared, listener).unwrap();
