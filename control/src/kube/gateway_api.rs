@@ -22,8 +22,10 @@ use crate::inputs::Entry;
 use crate::objects::{Kind, KnownKind, Object, ObjectKey};
 use crate::publish::Generation;
 use crate::translate::{Condition, WAYPOINT_BOUND};
+use gateway::GatewayStatus;
 use status::{Says, desired};
 
+pub mod gateway;
 pub mod status;
 
 /// Changes that come within this time are looked at together.
@@ -41,8 +43,15 @@ const BETWEEN: Duration = Duration::from_millis(20);
 /// How long one request may take.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What an object said that was looked at, by its generation.
-type Said = (Option<i64>, Vec<Condition>);
+/// What an object said that was looked at.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Said {
+    /// The generation that this is said of.
+    generation: Option<i64>,
+    conditions: Vec<Condition>,
+    /// Of a Gateway.
+    gateway: Option<GatewayStatus>,
+}
 
 /// Writes until it is dropped, which is when this replica leads no more, or until control has nothing more to
 /// serve.
@@ -58,7 +67,7 @@ pub async fn run(client: Client, mut generations: watch::Receiver<Arc<Generation
             if written.get(&key) == Some(&said) {
                 continue;
             }
-            match write(&client, &key, said.0, &said.1).await {
+            match write(&client, &key, &said).await {
                 Ok(()) => drop(written.insert(key, said)),
                 // It was deleted since it was read: what it said goes with it.
                 Err(Problem { code: Some(404), .. }) => {}
@@ -94,9 +103,12 @@ fn wanted(generation: &Generation) -> BTreeMap<ObjectKey, Said> {
             let said = conditions.get(key).cloned().unwrap_or_default();
             // A Service that was bound once may still say so.
             let concerns_us = !said.is_empty() || service.has_condition(WAYPOINT_BOUND);
-            return concerns_us.then(|| (key.clone(), (None, said)));
+            return concerns_us.then(|| (key.clone(), Said { conditions: said, ..Said::default() }));
         }
+        let said = conditions.get(key)?;
+        let mut of_gateway = None;
         let metadata = if let Object::Gateway(gateway) = object {
+            of_gateway = GatewayStatus::of(generation, key, gateway, said);
             &gateway.metadata
         } else if let Object::HttpRoute(route) = object {
             &route.metadata
@@ -107,30 +119,27 @@ fn wanted(generation: &Generation) -> BTreeMap<ObjectKey, Said> {
         } else {
             return None;
         };
-        Some((key.clone(), (metadata.generation, conditions.get(key)?.clone())))
+        let said = Said { generation: metadata.generation, conditions: said.clone(), gateway: of_gateway };
+        Some((key.clone(), said))
     };
     generation.inputs.entries().filter_map(|(key, entry)| of(key, entry)).collect()
 }
 
-async fn write(
-    client: &Client,
-    key: &ObjectKey,
-    generation: Option<i64>,
-    conditions: &[Condition],
-) -> Result<(), Problem> {
+async fn write(client: &Client, key: &ObjectKey, said: &Said) -> Result<(), Problem> {
     let Kind::Known(kind) = key.kind else { return Ok(()) };
     let namespace = key.namespace.as_deref().unwrap_or_default();
     let Some((resource, there)) = find(client, kind, namespace, &key.name).await? else { return Ok(()) };
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let says = if kind == KnownKind::Gateway {
-        Says::OfItself { only: None }
+        Says::OfGateway { status: said.gateway.as_ref() }
     } else if kind == KnownKind::Service {
         Says::OfItself { only: Some(WAYPOINT_BOUND) }
     } else {
         Says::OfParents { namespace }
     };
     let now = Timestamp::now().to_string();
-    let Some(status) = desired(says, &there.data, generation, conditions, &now) else { return Ok(()) };
+    let status = desired(says, &there.data, said.generation, &said.conditions, &now);
+    let Some(status) = status else { return Ok(()) };
     let mut body = json!({
         "apiVersion": resource.api_version,
         "kind": resource.kind,

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::gateway::{GatewayStatus, is_said};
 use crate::translate::Condition;
 
 /// Under this name we write in lists that controllers share.
@@ -10,10 +11,15 @@ pub const CONTROLLER: &str = "ambit.dev/waypoint";
 /// What conditions are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Says<'a> {
-    /// The object: a Gateway, or a Service.
+    /// The object: a Service, or a GatewayClass.
     OfItself {
         /// The one type of which anything is said; it goes where nothing is said of it.
         only: Option<&'a str>,
+    },
+    /// A Gateway of ours.
+    OfGateway {
+        /// What is said besides conditions.
+        status: Option<&'a GatewayStatus>,
     },
     /// Each of its parents: a route of this namespace.
     OfParents {
@@ -33,8 +39,28 @@ pub fn desired(
 ) -> Option<Value> {
     match says {
         Says::OfItself { only } => of_itself(only, there, generation, conditions, now),
+        Says::OfGateway { status: None } => of_itself(None, there, generation, conditions, now),
+        Says::OfGateway { status: Some(status) } => of_gateway(status, there, generation, conditions, now),
         Says::OfParents { namespace } => of_parents(namespace, there, generation, conditions, now),
     }
+}
+
+fn of_gateway(
+    status: &GatewayStatus,
+    there: &Value,
+    generation: Option<i64>,
+    conditions: &[Condition],
+    now: &str,
+) -> Option<Value> {
+    let old = &there["status"]["conditions"];
+    let new: Vec<Value> = conditions
+        .iter()
+        .map(|condition| written(condition, find(old, condition.kind), generation, now))
+        .collect();
+    let (addresses, listeners) = status.parts(there, generation, now);
+    let is_there = new.iter().all(|condition| find(old, text(condition, "type")) == Some(condition))
+        && is_said(there, &addresses, &listeners);
+    (!is_there).then(|| json!({"conditions": new, "addresses": addresses, "listeners": listeners}))
 }
 
 fn of_itself(
@@ -98,7 +124,12 @@ fn place(reference: &Value, namespace: &str) -> String {
 }
 
 /// The time of a transition stays where there was none.
-fn written(condition: &Condition, before: Option<&Value>, generation: Option<i64>, now: &str) -> Value {
+pub(super) fn written(
+    condition: &Condition,
+    before: Option<&Value>,
+    generation: Option<i64>,
+    now: &str,
+) -> Value {
     let status = if condition.status { "True" } else { "False" };
     let since = before.filter(|before| text(before, "status") == status);
     let since = since.and_then(|before| before["lastTransitionTime"].as_str()).unwrap_or(now);
@@ -118,11 +149,11 @@ fn written(condition: &Condition, before: Option<&Value>, generation: Option<i64
     Value::Object(written)
 }
 
-fn find<'a>(conditions: &'a Value, kind: &str) -> Option<&'a Value> {
+pub(super) fn find<'a>(conditions: &'a Value, kind: &str) -> Option<&'a Value> {
     conditions.as_array()?.iter().find(|condition| text(condition, "type") == kind)
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+pub(super) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_default()
 }
 
@@ -193,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_says_it_of_itself_and_only_when_it_changes() {
+    fn an_object_says_it_of_itself_and_only_when_it_changes() {
         let conditions = [accepted(None, true)];
         let there = json!({"status": {"conditions": [{"type": "Theirs", "status": "True"}]}});
         let says = Says::OfItself { only: None };

@@ -5,6 +5,9 @@ use serde::Deserialize;
 use crate::objects::meta::{Meta, StringMap};
 use crate::objects::values::null_is_default;
 
+/// The API group of the Gateway API.
+pub const GROUP: &str = "gateway.networking.k8s.io";
+
 /// The classes whose Gateways are waypoints.
 const WAYPOINT_CLASSES: [&str; 2] = ["ambit-waypoint", "istio-waypoint"];
 
@@ -87,6 +90,25 @@ pub struct AllowedRoutes {
     /// From which namespaces.
     #[serde(deserialize_with = "null_is_default")]
     pub namespaces: RouteNamespaces,
+    /// Of which kinds; all where none is said.
+    #[serde(deserialize_with = "null_is_default")]
+    pub kinds: Vec<RouteKind>,
+}
+
+/// A kind of routes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct RouteKind {
+    /// Its API group; that of the Gateway API where none is said.
+    pub group: Option<String>,
+    /// Its name.
+    pub kind: String,
+}
+
+impl RouteKind {
+    /// Its API group.
+    pub fn group(&self) -> &str {
+        self.group.as_deref().unwrap_or(GROUP)
+    }
 }
 
 /// Namespaces from which a listener may be used.
