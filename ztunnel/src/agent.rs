@@ -16,6 +16,7 @@ use ambit_runtime::shutdown::{self, Ended, Shutdown, ShutdownHandle};
 use ambit_runtime::telemetry::logging::Logging;
 use ambit_runtime::telemetry::metrics::Metrics;
 use ambit_xds::client::{Client, Config};
+use ambit_xds::last_good::{LastGood, Owner, keeper};
 use ambit_xds::session::Interest;
 use http::Uri;
 use http::uri::InvalidUri;
@@ -36,7 +37,6 @@ use crate::dump::config_dump;
 use crate::ending::{self, Ending, Haste, Inputs, Inquiry, clear_node};
 use crate::expiry;
 use crate::handover::{self, Myself, Notice, Parting, ReceptionError};
-use crate::last_good::{LastGood, Owner, keeper};
 use crate::limits::raise_descriptor_limit;
 use crate::pods::cgroup::CgroupRoot;
 use crate::pods::registry::Registry;
@@ -397,7 +397,7 @@ pub fn backend(asked: CaptureBackend) -> Result<Backend, DetectError> {
 fn last_good(config: &RunConfig) -> LastGood {
     let owner = Owner {
         cluster_id: config.cluster_id.clone(),
-        node: config.node.clone(),
+        proxy: config.node.clone(),
         trust_domain: config.trust_domain.clone(),
     };
     LastGood::new(&config.state_dir, owner)

@@ -21,11 +21,11 @@ use ambit_mesh::snapshot::{Change, Snapshot, State};
 use ambit_mesh::workload::TunnelProtocol;
 use ambit_runtime::readiness::Ready;
 use ambit_xds::client::{Batch, Client};
+use ambit_xds::last_good::{Keeper, LastGood};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-use crate::last_good::{Keeper, LastGood};
 use crate::state::SnapshotWriter;
 
 /// For a policy that a pod names and that was not received. One edit's resources arrive within
@@ -50,7 +50,7 @@ pub struct Configuration {
     mesh_before: Option<Arc<Mesh>>,
     writer: SnapshotWriter,
     ready: Ready,
-    keeper: Keeper,
+    keeper: Keeper<Snapshot>,
 }
 
 /// Where the configuration in force is from.
@@ -67,7 +67,7 @@ pub enum Source {
 impl Configuration {
     /// None so far, for the pods of `node`. `ready` is told of the first one, and `keeper` is given
     /// each that control sends.
-    pub fn new(node: String, writer: SnapshotWriter, ready: Ready, keeper: Keeper) -> Self {
+    pub fn new(node: String, writer: SnapshotWriter, ready: Ready, keeper: Keeper<Snapshot>) -> Self {
         Self {
             node,
             received: State::default(),
@@ -88,7 +88,10 @@ impl Configuration {
 
     /// Puts in force what an earlier run left, if that is any good.
     pub fn take_up(&mut self, last_good: &LastGood, now: SystemTime) {
-        if let Some(snapshot) = last_good.take_up(now) {
+        if let Some(changes) = last_good.take_up(now) {
+            let mut state = State::default();
+            state.apply(changes);
+            let snapshot = state.snapshot();
             // That it was being uninstalled is of another day.
             let mesh_before = snapshot.mesh().map(|mesh| Mesh::clone(mesh).being_uninstalled(false));
             self.mesh_before = mesh_before.map(Arc::new);
@@ -233,10 +236,11 @@ mod tests {
     use ambit_mesh::policy::{Action, AuthorizationPolicy, PolicyName, PolicyScope};
     use ambit_mesh::snapshot::Snapshot;
     use ambit_runtime::readiness::Readiness;
+    use ambit_xds::last_good::{Owner, keeper};
     use tempfile::TempDir;
 
     use super::*;
-    use crate::last_good::{Owner, keeper};
+    use crate::samples::workload;
     use crate::state::{SnapshotReader, store};
 
     /// An agent's configuration, and what is seen of it.
@@ -275,7 +279,7 @@ mod tests {
     fn last_good(directory: &TempDir) -> LastGood {
         let owner = Owner {
             cluster_id: "Kubernetes".to_owned(),
-            node: "n1".to_owned(),
+            proxy: "n1".to_owned(),
             trust_domain: "cluster.local".parse().unwrap(),
         };
         LastGood::new(directory.path(), owner)
@@ -372,7 +376,7 @@ mod tests {
     }
 
     fn pod() -> Change {
-        Change::Workload(Arc::new(crate::last_good::tests::workload("web")))
+        Change::Workload(Arc::new(workload("web")))
     }
 
     fn changes(changes: impl IntoIterator<Item = Change>) -> Batch {
@@ -383,9 +387,9 @@ mod tests {
     async fn what_binds_a_pod_of_another_node_is_not_kept() {
         let directory = tempfile::tempdir().unwrap();
         let mut agent = Agent::start(&directory);
-        let mut elsewhere = crate::last_good::tests::workload("elsewhere");
+        let mut elsewhere = workload("elsewhere");
         elsewhere.node = "n2".into();
-        let own = crate::last_good::tests::workload("web");
+        let own = workload("web");
         assert!(own.pod.is_some() && elsewhere.pod.is_some() && *own.node == *"n1");
         let names = [own.uid.clone(), elsewhere.uid.clone()];
         let both = [own, elsewhere].map(|workload| Change::Workload(Arc::new(workload)));
@@ -412,7 +416,7 @@ mod tests {
         let gone = PolicyName { namespace: "shop".into(), name: "selecting".into() };
         assert!(agent.receive(changes([Change::RemovePolicy(gone)])).is_some(), "held");
         assert_eq!(agent.names(), some(&["other", "selecting"]));
-        let mut unbound = crate::last_good::tests::workload("web");
+        let mut unbound = workload("web");
         unbound.authorization_policies = Default::default();
         assert_eq!(agent.receive(changes([Change::Workload(Arc::new(unbound))])), None);
         assert_eq!(agent.names(), some(&["other"]));

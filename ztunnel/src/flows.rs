@@ -232,7 +232,7 @@ mod tests {
     use ambit_mesh::snapshot::{Change, State};
 
     use super::*;
-    use crate::last_good::tests::workload;
+    use crate::samples::workload;
 
     fn policy(name: &str, scope: PolicyScope, rules: Vec<Rule>) -> Change {
         let name = PolicyName { namespace: "shop".into(), name: name.into() };

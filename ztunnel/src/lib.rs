@@ -22,7 +22,6 @@ pub mod expiry;
 pub mod flows;
 pub mod handover;
 pub mod inbound;
-pub mod last_good;
 pub mod limits;
 pub mod oneshot;
 pub mod outbound;
@@ -33,3 +32,6 @@ pub mod splice;
 pub mod state;
 pub mod uninstall;
 pub mod worker;
+
+#[cfg(test)]
+mod samples;

@@ -3,7 +3,7 @@
 //! Pure: [`convert`] turns protocol buffers into the mesh's vocabulary and back, [`session`] is
 //! one client's side of the protocol and [`subscriber`] the server's side of one client, both as
 //! state machines that are given messages and return messages. [`client`] and [`server`] are the
-//! thin shells that move those messages over gRPC.
+//! thin shells that move those messages over gRPC. [`last_good`] keeps what a client was sent on disk.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -11,6 +11,7 @@
 pub mod backoff;
 pub mod client;
 pub mod convert;
+pub mod last_good;
 pub mod resource_type;
 pub mod resources;
 pub mod server;

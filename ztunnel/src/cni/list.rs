@@ -180,7 +180,7 @@ mod tests {
                 namespace: namespace.into(),
                 node: node.into(),
                 tunnel_protocol,
-                ..crate::last_good::tests::workload(name)
+                ..crate::samples::workload(name)
             }))
         };
         let mut state = State::default();

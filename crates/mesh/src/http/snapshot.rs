@@ -122,6 +122,11 @@ impl WaypointSnapshot {
         self.policies.values()
     }
 
+    /// Every subset, in order of their names.
+    pub fn subsets(&self) -> impl Iterator<Item = &Arc<Subset>> {
+        self.subsets.values()
+    }
+
     /// A part of a service's endpoints.
     pub fn subset(&self, name: &SubsetName) -> Option<&Arc<Subset>> {
         self.subsets.get(name)

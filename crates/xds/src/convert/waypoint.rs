@@ -100,4 +100,4 @@ fn all<'a, A: 'a, B>(values: &'a [A], read: impl Fn(&'a A) -> Read<B>) -> Read<V
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

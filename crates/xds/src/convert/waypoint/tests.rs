@@ -1,14 +1,15 @@
 //! What is written is read back; what is incomplete or of a later version is refused.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_mesh::http::{
     BackendTarget, Condition, Cors, DirectResponse, Filters, GatewayName, HeaderEdits, HeaderMatch,
-    HostPattern, HttpAction, HttpPolicy, HttpRule, Operation, Order, Parent, PathCondition, PathMatch,
-    PathRewrite, Pattern, PolicyTarget, QueryMatch, Redirect, RedirectPort, Rewrite, Route, RouteKind,
-    RouteMatch, RouteName, RouteRule, RuleAction, Source, Subset, SubsetName, Substitution, Timeouts,
-    UnmatchedPreflight, ValueMatch, Values, WeightedBackend, path_template,
+    HostPattern, HttpAction, HttpChange, HttpPolicy, HttpRule, Operation, Order, Parent, PathCondition,
+    PathMatch, PathRewrite, Pattern, PolicyTarget, QueryMatch, Redirect, RedirectPort, Rewrite, Route,
+    RouteKind, RouteMatch, RouteName, RouteRule, RuleAction, Source, Subset, SubsetName, Substitution,
+    Timeouts, UnmatchedPreflight, ValueMatch, Values, WeightedBackend, path_template,
 };
 use ambit_mesh::policy::{PolicyName, ServiceAccountMatch, StringMatch};
 use ambit_mesh::workload::WorkloadUid;
@@ -189,6 +190,18 @@ fn backend(subset: Option<&str>) -> WeightedBackend {
 fn invalid_backend() -> WeightedBackend {
     let target = BackendTarget::Invalid { status: 500, why: "there is no such Service".into() };
     WeightedBackend { weight: 1, target, filters: Filters::default() }
+}
+
+/// One of each that waypoints alone are sent.
+pub(crate) fn one_of_each() -> [HttpChange; 3] {
+    let action = RuleAction::Forward(vec![backend(None), backend(Some("v1"))]);
+    let name = SubsetName { service: web(), name: "v1".into() };
+    let subset = Subset { name, members: BTreeSet::from([WorkloadUid("Kubernetes//Pod/shop/web".into())]) };
+    [
+        HttpChange::Route(Arc::new(route(RouteKind::Http, Order::MostSpecific, PathMatch::Any, action))),
+        HttpChange::Policy(Arc::new(policy(HttpAction::Deny))),
+        HttpChange::Subset(Arc::new(subset)),
+    ]
 }
 
 fn route(kind: RouteKind, order: Order, path: PathMatch, action: RuleAction) -> Route {

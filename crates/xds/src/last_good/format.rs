@@ -1,5 +1,5 @@
-//! What the file holds: a line with the version of the format, a header, one record for each
-//! workload, service and policy and for the mesh as a whole, and the digest of what is between the first line and itself.
+//! What the file holds: a line with the version of the format, a header, one record for each resource, and the digest
+//! of what is between the first line and itself.
 //!
 //! ```text
 //! ambit last-good 1\n | header | record | record | … | SHA-256
@@ -12,15 +12,13 @@
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ambit_mesh::snapshot::{Snapshot, State};
 use ambit_proto::envoy::service::discovery::v3::Resource as Record;
-use ambit_xds::ResourceType;
-use ambit_xds::convert::{InvalidResource, Received};
-use ambit_xds::resources::Resource;
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN, digest};
 use prost::{DecodeError, Message};
 
-use super::{Kept, Owner};
+use super::{Configuration, Kept, Owner};
+use crate::ResourceType;
+use crate::convert::{InvalidResource, Received};
 
 /// The first line. Another number: another meaning of what follows.
 const FORMAT: &[u8] = b"ambit last-good 1\n";
@@ -31,7 +29,7 @@ struct Header {
     #[prost(string, tag = "1")]
     cluster_id: String,
     #[prost(string, tag = "2")]
-    node: String,
+    proxy: String,
     #[prost(string, tag = "3")]
     trust_domain: String,
     /// Seconds since 1970.
@@ -41,7 +39,7 @@ struct Header {
 
 /// Writes a configuration.
 pub(super) fn write(
-    snapshot: &Snapshot,
+    configuration: &impl Configuration,
     owner: &Owner,
     written: SystemTime,
     to: &mut impl Write,
@@ -53,11 +51,7 @@ pub(super) fn write(
         to.write_all(&message)
     };
     put(header(owner, written).encode_length_delimited_to_vec())?;
-    let workloads = snapshot.workloads().map(|workload| Resource::workload(workload));
-    let services = snapshot.services().map(|service| Resource::service(service));
-    let policies = snapshot.policies().map(|policy| Resource::policy(policy));
-    let mesh = snapshot.mesh().map(|mesh| Resource::mesh(mesh));
-    for resource in workloads.chain(services).chain(policies).chain(mesh) {
+    for resource in configuration.resources() {
         put(resource.to_proto().encode_length_delimited_to_vec())?;
     }
     to.write_all(digest.finish().as_ref())
@@ -66,7 +60,7 @@ pub(super) fn write(
 fn header(owner: &Owner, written: SystemTime) -> Header {
     Header {
         cluster_id: owner.cluster_id.clone(),
-        node: owner.node.clone(),
+        proxy: owner.proxy.clone(),
         trust_domain: owner.trust_domain.to_string(),
         written: written.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
     }
@@ -82,21 +76,21 @@ pub(super) fn read(octets: &[u8], owner: &Owner) -> Result<Kept, Refused> {
     let header = Header::decode_length_delimited(&mut content)?;
     refuse_foreign(&header, owner)?;
     let written = UNIX_EPOCH.checked_add(Duration::from_secs(header.written)).ok_or(Refused::Time)?;
-    let mut state = State::default();
+    let mut changes = Vec::new();
     while !content.is_empty() {
         let record = Record::decode_length_delimited(&mut content)?;
         let received = receive(&record)
             .map_err(|error| Refused::Resource { name: record.name.clone(), why: error.with_causes() })?;
-        state.apply([received.into_change()]);
+        changes.push(received.into_change());
     }
-    Ok(Kept { snapshot: state.snapshot(), written })
+    Ok(Kept { changes, written })
 }
 
 fn refuse_foreign(header: &Header, owner: &Owner) -> Result<(), Refused> {
-    let ours = [&owner.cluster_id, &owner.node, &owner.trust_domain.to_string()];
-    let theirs = [&header.cluster_id, &header.node, &header.trust_domain];
+    let ours = [&owner.cluster_id, &owner.proxy, &owner.trust_domain.to_string()];
+    let theirs = [&header.cluster_id, &header.proxy, &header.trust_domain];
     for (what, (ours, theirs)) in
-        ["cluster", "node", "trust domain"].into_iter().zip(ours.into_iter().zip(theirs))
+        ["cluster", "proxy", "trust domain"].into_iter().zip(ours.into_iter().zip(theirs))
     {
         if ours != theirs {
             return Err(Refused::Foreign { what, theirs: theirs.clone(), ours: ours.clone() });
@@ -115,16 +109,16 @@ fn receive(record: &Record) -> Result<Received, InvalidResource> {
 /// Why what a file holds is not used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Something else, or the work of an agent that writes it differently.
-    #[error("it was not written by this version of the agent")]
+    /// Something else, or the work of a proxy that writes it differently.
+    #[error("it was not written by this version of the program")]
     Format,
     /// Something was cut off or changed.
     #[error("its content does not match its digest: it is damaged or incomplete")]
     Damaged,
-    /// It is another agent's.
+    /// It is another proxy's.
     #[error("it belongs to {what} {theirs:?}, not to {ours:?}")]
     Foreign {
-        /// cluster, node or trust domain.
+        /// cluster, proxy or trust domain.
         what: &'static str,
         /// Whose it is.
         theirs: String,

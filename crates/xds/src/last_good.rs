@@ -1,9 +1,8 @@
-//! The last good configuration, kept on disk: an agent that is restarted while control is away
+//! The last good configuration, kept on disk: a proxy that is restarted while control is away
 //! serves by it.
 //!
 //! What a file may hold and when it is refused is in `format`, when it is written
-//! in `keeper`; what is published is [`crate::configuration`]'s decision. The file
-//! holds no keys. It has no age limit of its own: without control, certificates end within their
+//! in `keeper`; what is put in force is the proxy's decision. The file holds no keys. It has no age limit of its own: without control, certificates end within their
 //! life, and nothing is served without them.
 
 mod format;
@@ -13,13 +12,15 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ambit_mesh::http::WaypointSnapshot;
 use ambit_mesh::identity::TrustDomain;
-use ambit_mesh::snapshot::Snapshot;
+use ambit_mesh::snapshot::{Change, Snapshot};
 use nix::unistd::geteuid;
 use tracing::{info, warn};
+
+use crate::resources::Resource;
 
 pub use format::Refused;
 pub use keeper::{Keeper, keeper};
@@ -31,13 +32,13 @@ pub struct LastGood {
     owner: Owner,
 }
 
-/// Whose configuration it is. That of another node, cluster or trust domain is refused.
+/// Whose configuration it is. That of another proxy, cluster or trust domain is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The cluster.
     pub cluster_id: String,
-    /// The node.
-    pub node: String,
+    /// The node of an agent, or the Gateway of a waypoint.
+    pub proxy: String,
     /// The trust domain.
     pub trust_domain: TrustDomain,
 }
@@ -45,10 +46,35 @@ pub struct Owner {
 /// A configuration that was read back.
 #[derive(Debug)]
 pub struct Kept {
-    /// The configuration.
-    pub snapshot: Arc<Snapshot>,
+    /// What it says.
+    pub changes: Vec<Change>,
     /// When it was written; whole seconds.
     pub written: SystemTime,
+}
+
+/// What can be kept: a configuration that was in force.
+pub trait Configuration: Send + Sync + 'static {
+    /// Everything that it says.
+    fn resources(&self) -> impl Iterator<Item = Resource>;
+}
+
+impl Configuration for Snapshot {
+    fn resources(&self) -> impl Iterator<Item = Resource> {
+        let workloads = self.workloads().map(|workload| Resource::workload(workload));
+        let services = self.services().map(|service| Resource::service(service));
+        let policies = self.policies().map(|policy| Resource::policy(policy));
+        let mesh = self.mesh().map(|mesh| Resource::mesh(mesh));
+        workloads.chain(services).chain(policies).chain(mesh)
+    }
+}
+
+impl Configuration for WaypointSnapshot {
+    fn resources(&self) -> impl Iterator<Item = Resource> {
+        let routes = self.routes().map(|route| Resource::route(route));
+        let policies = self.policies().map(|policy| Resource::http_policy(policy));
+        let subsets = self.subsets().map(|subset| Resource::subset(subset));
+        self.mesh().resources().chain(routes).chain(policies).chain(subsets)
+    }
 }
 
 impl LastGood {
@@ -59,22 +85,19 @@ impl LastGood {
 
     /// The configuration that an earlier run left, if there is one and it can be trusted; the log
     /// says which.
-    pub fn take_up(&self, now: SystemTime) -> Option<Arc<Snapshot>> {
+    pub fn take_up(&self, now: SystemTime) -> Option<Vec<Change>> {
         let path = self.path.display();
         match self.load() {
-            Ok(Some(Kept { snapshot, written })) => {
+            Ok(Some(Kept { changes, written })) => {
                 // Negative only if the clock was set back.
                 let age = Duration::from_secs(now.duration_since(written).unwrap_or_default().as_secs());
-                let counts = snapshot.counts();
                 info!(
                     %path,
                     ?age,
-                    workloads = counts.workloads,
-                    services = counts.services,
-                    policies = counts.policies,
+                    resources = changes.len(),
                     "serving by the last good configuration of an earlier run until control answers"
                 );
-                Some(snapshot)
+                Some(changes)
             }
             Ok(None) => None,
             Err(error) => {
@@ -110,14 +133,14 @@ impl LastGood {
     ///
     /// # Errors
     /// When it cannot be written. The old one is still there then.
-    pub fn save(&self, snapshot: &Snapshot, now: SystemTime) -> Result<(), SaveError> {
+    pub fn save(&self, configuration: &impl Configuration, now: SystemTime) -> Result<(), SaveError> {
         let unfinished = self.path.with_extension("unfinished");
         let saved =
-            self.write_to(&unfinished, snapshot, now).and_then(|()| fs::rename(&unfinished, &self.path));
+            self.write_to(&unfinished, configuration, now).and_then(|()| fs::rename(&unfinished, &self.path));
         saved.map_err(|source| SaveError { path: self.path.clone(), source })
     }
 
-    fn write_to(&self, path: &Path, snapshot: &Snapshot, now: SystemTime) -> io::Result<()> {
+    fn write_to(&self, path: &Path, configuration: &impl Configuration, now: SystemTime) -> io::Result<()> {
         // Left by a crash, perhaps with other rights than those asked for below.
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -125,7 +148,7 @@ impl LastGood {
         }
         let file = File::options().write(true).create_new(true).mode(OWNER_ONLY).open(path)?;
         let mut file = BufWriter::new(file);
-        format::write(snapshot, &self.owner, now, &mut file)?;
+        format::write(configuration, &self.owner, now, &mut file)?;
         file.flush()?;
         file.get_ref().sync_all()
     }
@@ -177,4 +200,4 @@ const OWNER_ONLY: u32 = 0o600;
 const OTHERS_WRITE: u32 = 0o022;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -6,49 +6,48 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ambit_mesh::snapshot::Snapshot;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::{LastGood, SaveError};
+use super::{Configuration, LastGood, SaveError};
 
 /// The handle by which configurations are handed over to be written. Of several the last one
 /// counts. Once it is dropped, that one is written and the writing ends.
 #[derive(Debug)]
-pub struct Keeper {
-    latest: watch::Sender<Option<Arc<Snapshot>>>,
+pub struct Keeper<C> {
+    latest: watch::Sender<Option<Arc<C>>>,
 }
 
-impl Keeper {
+impl<C> Keeper<C> {
     /// Has this configuration written. Does not wait.
-    pub fn keep(&self, snapshot: Arc<Snapshot>) {
-        self.latest.send_replace(Some(snapshot));
+    pub fn keep(&self, configuration: Arc<C>) {
+        self.latest.send_replace(Some(configuration));
     }
 }
 
 /// A handle, and what writes as long as it is run. Once `stop` is done nothing more is written, also not
 /// the last configuration: the file is another process's then.
-pub fn keeper(
+pub fn keeper<C: Configuration>(
     file: LastGood,
     stop: impl Future<Output = ()> + Send,
-) -> (Keeper, impl Future<Output = ()> + Send) {
+) -> (Keeper<C>, impl Future<Output = ()> + Send) {
     let (latest, receiver) = watch::channel(None);
-    (Keeper { latest }, keep_written(receiver, stop, move |snapshot| save(file.clone(), snapshot)))
+    (Keeper { latest }, keep_written(receiver, stop, move |kept| save(file.clone(), kept)))
 }
 
 /// Converting and writing a large mesh takes long: not on a thread that serves.
-async fn save(file: LastGood, snapshot: Arc<Snapshot>) -> Result<(), SaveError> {
+async fn save<C: Configuration>(file: LastGood, configuration: Arc<C>) -> Result<(), SaveError> {
     let path = file.path.clone();
-    let saved = spawn_blocking(move || file.save(&snapshot, SystemTime::now())).await;
+    let saved = spawn_blocking(move || file.save(&*configuration, SystemTime::now())).await;
     saved.unwrap_or_else(|ended| Err(SaveError { path, source: ended.into() }))
 }
 
-async fn keep_written<S>(
-    mut latest: watch::Receiver<Option<Arc<Snapshot>>>,
+async fn keep_written<C, S>(
+    mut latest: watch::Receiver<Option<Arc<C>>>,
     stop: impl Future<Output = ()>,
-    mut save: impl FnMut(Arc<Snapshot>) -> S,
+    mut save: impl FnMut(Arc<C>) -> S,
 ) where
     S: Future<Output = Result<(), SaveError>>,
 {
@@ -61,9 +60,9 @@ async fn keep_written<S>(
             () = &mut stop => return,
             next = other_than(settled.as_ref(), &mut latest) => next,
         };
-        let Some(snapshot) = next else { return };
+        let Some(configuration) = next else { return };
         let start = Instant::now();
-        let saved = save(Arc::clone(&snapshot)).await;
+        let saved = save(Arc::clone(&configuration)).await;
         let took = start.elapsed();
         let (written, rest) = match saved {
             Ok(()) => {
@@ -80,24 +79,24 @@ async fn keep_written<S>(
             () = &mut stop => return,
             ended = timeout(rest, end(&mut latest)) => ended.is_ok(),
         };
-        // What could not be written is tried again, but not by an agent that ends.
-        settled = (written || ended).then_some(snapshot);
+        // What could not be written is tried again, but not by a program that ends.
+        settled = (written || ended).then_some(configuration);
     }
 }
 
 /// The latest configuration, once there is one that is not `settled`; `None` if there will be none.
-async fn other_than(
-    settled: Option<&Arc<Snapshot>>,
-    latest: &mut watch::Receiver<Option<Arc<Snapshot>>>,
-) -> Option<Arc<Snapshot>> {
-    let is_settled = |snapshot: &Arc<Snapshot>| settled.is_some_and(|settled| Arc::ptr_eq(settled, snapshot));
+async fn other_than<C>(
+    settled: Option<&Arc<C>>,
+    latest: &mut watch::Receiver<Option<Arc<C>>>,
+) -> Option<Arc<C>> {
+    let is_settled = |latest: &Arc<C>| settled.is_some_and(|settled| Arc::ptr_eq(settled, latest));
     let is_new = |latest: &Option<_>| latest.as_ref().is_some_and(|latest| !is_settled(latest));
     // The value is looked at before whether the sender is gone: the last one is never lost.
     latest.wait_for(is_new).await.ok()?.clone()
 }
 
 /// Waits until the handle is dropped.
-async fn end(latest: &mut watch::Receiver<Option<Arc<Snapshot>>>) {
+async fn end<C>(latest: &mut watch::Receiver<Option<Arc<C>>>) {
     // No value satisfies it, so it returns only with the error that says that the sender is gone.
     let _gone = latest.wait_for(|_| false).await;
 }
@@ -116,11 +115,13 @@ mod tests {
     use std::cell::RefCell;
     use std::io;
 
+    use ambit_mesh::snapshot::Snapshot;
+
     use super::*;
 
     /// Runs `actions` beside the writer; returns when it wrote what, and drops the handle at the end.
     async fn written_during<A: Future<Output = ()>>(
-        actions: impl FnOnce(Keeper) -> A,
+        actions: impl FnOnce(Keeper<Snapshot>) -> A,
         mut outcome: impl FnMut() -> Result<(), SaveError>,
     ) -> Vec<(Duration, Arc<Snapshot>)> {
         let start = Instant::now();
@@ -148,7 +149,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_written_once_a_second_and_its_last_state_always() {
         let last = snapshot();
-        let burst = async |keeper: Keeper| {
+        let burst = async |keeper: Keeper<Snapshot>| {
             for _ in 0..249 {
                 keeper.keep(snapshot());
                 tokio::time::sleep(MOMENT).await;
@@ -165,7 +166,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_kept_last_is_written_at_the_end_without_waiting() {
         let last = snapshot();
-        let ending = async |keeper: Keeper| {
+        let ending = async |keeper: Keeper<Snapshot>| {
             keeper.keep(snapshot());
             tokio::time::sleep(MOMENT).await;
             keeper.keep(Arc::clone(&last));
@@ -178,14 +179,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_configuration_nothing_is_written() {
-        let written = written_during(async |keeper: Keeper| drop(keeper), || Ok(())).await;
+        let written = written_during(async |keeper: Keeper<Snapshot>| drop(keeper), || Ok(())).await;
         assert!(written.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_could_not_be_written_is_tried_again_until_the_agent_ends() {
         let only = snapshot();
-        let waiting = async |keeper: Keeper| {
+        let waiting = async |keeper: Keeper<Snapshot>| {
             keeper.keep(Arc::clone(&only));
             tokio::time::sleep(2 * RETRY + INTERVAL).await;
         };

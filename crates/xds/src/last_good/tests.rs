@@ -1,8 +1,10 @@
 use std::fs::Permissions;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use ambit_mesh::address::{GatewayAddress, GatewayDestination, Network, NetworkAddress, ServiceName};
+use ambit_mesh::http::{GatewayName, Myself, WaypointState};
 use ambit_mesh::mesh::Mesh;
 use ambit_mesh::policy::{
     Action, AuthorizationPolicy, Clause, Match, PolicyName, PolicyScope, Rule, ServiceAccountMatch,
@@ -15,17 +17,17 @@ use ambit_mesh::workload::{
     WorkloadType, WorkloadUid,
 };
 use ambit_proto::envoy::service::discovery::v3::Resource as ProtoResource;
-use ambit_xds::resources::Resource;
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use prost::Message;
 use tempfile::TempDir;
 
 use super::*;
+use crate::convert::waypoint::tests::one_of_each;
 
 fn owner() -> Owner {
     Owner {
         cluster_id: "Kubernetes".to_owned(),
-        node: "n1".to_owned(),
+        proxy: "n1".to_owned(),
         trust_domain: "cluster.local".parse().unwrap(),
     }
 }
@@ -39,6 +41,10 @@ fn file() -> (TempDir, LastGood) {
 /// Whole seconds, as they are kept.
 fn noon() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+fn of(changes: Vec<Change>) -> Arc<Snapshot> {
+    snapshot(changes)
 }
 
 fn snapshot(changes: impl IntoIterator<Item = Change>) -> Arc<Snapshot> {
@@ -76,7 +82,7 @@ fn mesh() -> Arc<Snapshot> {
 }
 
 /// A pod of n1 that names the policy `shop/selecting`.
-pub(crate) fn workload(name: &str) -> Workload {
+fn workload(name: &str) -> Workload {
     Workload {
         uid: WorkloadUid(format!("Kubernetes//Pod/shop/{name}").into()),
         name: name.into(),
@@ -171,12 +177,32 @@ fn what_is_read_equals_what_was_written() {
     assert!(file.load().unwrap().is_none());
     assert!(file.take_up(noon()).is_none());
     for snapshot in [mesh(), snapshot([])] {
-        file.save(&snapshot, noon()).unwrap();
+        file.save(&*snapshot, noon()).unwrap();
         let kept = file.load().unwrap().unwrap();
-        assert_eq!((kept.snapshot, kept.written), (snapshot.clone(), noon()));
+        assert_eq!((of(kept.changes), kept.written), (snapshot.clone(), noon()));
         // Also when the clock was set back since.
-        assert_eq!(file.take_up(SystemTime::UNIX_EPOCH), Some(snapshot));
+        assert_eq!(file.take_up(SystemTime::UNIX_EPOCH).map(of), Some(snapshot));
     }
+}
+
+#[test]
+fn what_waypoints_know_besides_is_kept_too() {
+    let (_directory, file) = file();
+    let myself = Myself {
+        gateway: GatewayName { namespace: "shop".into(), name: "waypoint".into() },
+        workload: WorkloadUid("Kubernetes//Pod/shop/waypoint-a".into()),
+    };
+    let snapshot = |changes: Vec<Change>| {
+        let mut state = WaypointState::new(myself.clone());
+        state.apply(changes);
+        state.snapshot()
+    };
+    let mesh = mesh();
+    let of_mesh = mesh.services().map(|service| Change::Service(Arc::clone(service)));
+    let known = snapshot(of_mesh.chain(one_of_each().map(Change::Http)).collect());
+    assert_eq!((known.routes().count(), known.policies().count(), known.subsets().count()), (1, 1, 1));
+    file.save(&*known, noon()).unwrap();
+    assert_eq!(snapshot(file.take_up(noon()).unwrap()), known);
 }
 
 #[test]
@@ -185,7 +211,7 @@ fn the_file_is_its_owners_alone_whatever_a_crash_has_left() {
     let unfinished = directory.path().join("last-good.unfinished");
     fs::write(&unfinished, "half").unwrap();
     fs::set_permissions(&unfinished, Permissions::from_mode(0o666)).unwrap();
-    file.save(&mesh(), noon()).unwrap();
+    file.save(&*mesh(), noon()).unwrap();
     assert_eq!(fs::metadata(&file.path).unwrap().mode() & 0o777, 0o600);
     assert!(!unfinished.exists());
 }
@@ -193,7 +219,7 @@ fn the_file_is_its_owners_alone_whatever_a_crash_has_left() {
 /// The octets of a good file.
 fn good() -> Vec<u8> {
     let mut octets = Vec::new();
-    format::write(&mesh(), &owner(), noon(), &mut octets).unwrap();
+    format::write(&*mesh(), &owner(), noon(), &mut octets).unwrap();
     octets
 }
 
@@ -239,7 +265,7 @@ fn the_log_says_what_is_wrong_with_a_file() {
         let mut other = owner();
         change(&mut other);
         let mut octets = Vec::new();
-        format::write(&mesh(), &other, noon(), &mut octets).unwrap();
+        format::write(&*mesh(), &other, noon(), &mut octets).unwrap();
         octets
     };
     let version = [b"ambit last-good 2\n", &good()[FIRST_LINE..]].concat();
@@ -251,10 +277,10 @@ fn the_log_says_what_is_wrong_with_a_file() {
     let mut alien = Resource::service(&service()).to_proto();
     alien.resource.as_mut().unwrap().type_url = "type.googleapis.com/example.Alien".into();
     for (name, octets, expected) in [
-        ("empty", Vec::new(), "not written by this version of the agent"),
-        ("other version", version, "not written by this version of the agent"),
+        ("empty", Vec::new(), "not written by this version of the program"),
+        ("other version", version, "not written by this version of the program"),
         ("truncated", good()[..200].to_vec(), "damaged or incomplete"),
-        ("other node", as_other(|owner| owner.node = "n2".into()), r#"belongs to node "n2", not to "n1""#),
+        ("other proxy", as_other(|owner| owner.proxy = "n2".into()), r#"belongs to proxy "n2", not to "n1""#),
         ("other cluster", as_other(|owner| owner.cluster_id = "west".into()), r#"belongs to cluster "west""#),
         (
             "other trust domain",
@@ -284,7 +310,7 @@ fn a_file_that_cannot_be_read_is_not_a_file_that_is_not_there() {
     fs::write(&no_directory, "a file").unwrap();
     let error = LastGood::new(&no_directory, owner()).load().unwrap_err();
     assert!(matches!(error, LoadError::Read { .. }), "{error}");
-    assert!(LastGood::new(&no_directory, owner()).save(&mesh(), noon()).is_err());
+    assert!(LastGood::new(&no_directory, owner()).save(&*mesh(), noon()).is_err());
 
     let (directory, file) = file();
     fs::create_dir(directory.path().join("last-good")).unwrap();
@@ -296,12 +322,12 @@ fn a_file_that_cannot_be_read_is_not_a_file_that_is_not_there() {
 fn a_file_that_others_may_have_written_is_not_used() {
     for mode in [0o620, 0o602, 0o666] {
         let (_directory, file) = file();
-        file.save(&mesh(), noon()).unwrap();
+        file.save(&*mesh(), noon()).unwrap();
         fs::set_permissions(&file.path, Permissions::from_mode(mode)).unwrap();
         assert!(matches!(file.load(), Err(LoadError::Rights { .. })), "{mode:o}");
     }
     let (_directory, file) = file();
-    file.save(&mesh(), noon()).unwrap();
+    file.save(&*mesh(), noon()).unwrap();
     let other_user = geteuid().as_raw() + 1;
     std::os::unix::fs::chown(&file.path, Some(other_user), None).unwrap();
     assert!(matches!(file.load(), Err(LoadError::Rights { .. })));
