@@ -1,6 +1,7 @@
 //! A waypoint under test: the program in a pod of its own, which no agent captures.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -98,6 +99,8 @@ impl Waypoint {
             .arg("--token-file")
             .arg(token)
             .args(["--drain-timeout", "5s"])
+            .arg("--state-dir")
+            .arg(self.state_directory())
             .args(["--workers", &self.settings.workers.to_string()]);
         let name = format!("waypoint {}", object.name);
         let process = match self.settings.agent_log {
@@ -154,6 +157,23 @@ impl Waypoint {
     /// When it does not run.
     pub fn kill(&self) -> Result<()> {
         self.slot().take().context("the waypoint does not run")?.kill()
+    }
+
+    /// Checks that the configuration it keeps for its next run holds `text`, and that its certificate is kept, too.
+    ///
+    /// # Errors
+    /// When it does not, or there is none.
+    pub fn keeps(&self, text: &str) -> Result<()> {
+        let kept = fs::read(self.state_directory().join("last-good"))?;
+        let holds = kept.windows(text.len()).any(|octets| octets == text.as_bytes());
+        ensure!(holds, "what the waypoint keeps for its next run does not hold {text:?}");
+        let certificates = fs::read_dir(self.state_directory().join("certificates"))?;
+        ensure!(certificates.count() > 0, "it keeps no certificate");
+        Ok(())
+    }
+
+    fn state_directory(&self) -> PathBuf {
+        Path::new(WORK).join(format!("{}.waypoint", self.pod.object().name))
     }
 
     /// Its metrics.

@@ -1,11 +1,14 @@
 //! The waypoint: its parts in the order in which they depend on each other, and its end.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ambit_identity::ca_client::{CaClient, CaClientConfig};
 use ambit_identity::channel::{BadAddress, to_control_plane};
 use ambit_identity::manager::{CertificateManager, ManagerConfig};
+use ambit_identity::store::{CertificateStore, StoreError};
 use ambit_identity::tls::TlsIdentity;
 use ambit_mesh::http::{GatewayName, Myself};
 use ambit_mesh::identity::SpiffeId;
@@ -14,22 +17,23 @@ use ambit_proto::envoy::config::core::v3::Node;
 use ambit_runtime::admin::{BindError, Reply, Router, Server};
 use ambit_runtime::config::effective;
 use ambit_runtime::drain;
-use ambit_runtime::readiness::Readiness;
+use ambit_runtime::readiness::{Readiness, Ready};
 use ambit_runtime::shutdown::{self, ShutdownHandle};
 use ambit_runtime::telemetry::logging::Logging;
 use ambit_runtime::telemetry::metrics::Metrics;
 use ambit_xds::Role;
 use ambit_xds::client::{Client, Config};
+use ambit_xds::last_good::{LastGood, Owner, keeper};
 use ambit_xds::session::Interest;
 use http::Uri;
 use http::uri::InvalidUri;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::config::RunConfig;
 use crate::configuration::Configuration;
-use crate::state::{SnapshotReader, store};
+use crate::state::{SnapshotReader, SnapshotWriter, store};
 use crate::worker::{self, Shared, WorkerHandle};
 
 /// Why the waypoint cannot start.
@@ -71,6 +75,9 @@ pub enum StartError {
     /// A port of the admin pages is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// Certificates cannot be kept.
+    #[error("--state-dir: {0}")]
+    Store(#[from] StoreError),
     /// A thread, a runtime or a signal handler cannot be made.
     #[error("the system refuses a thread, a descriptor or a signal handler: {0}")]
     System(#[from] std::io::Error),
@@ -105,9 +112,10 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
         }
         std::future::pending().await
     });
-    let configuration = Configuration::new(myself(&config), writer, synced);
     let client = xds_client(&config)?;
+    let (configuration, keeping) = configuration(&config, writer, synced);
     tasks.spawn(async move { match configuration.follow(client).await {} });
+    let keeping = tokio::spawn(keeping);
     let shared = Shared {
         snapshots,
         config: Arc::new(config.data_path.clone()),
@@ -125,8 +133,34 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     let ended = shutdown.drain(trigger, config.drain_timeout).await;
     drop(workers);
     tasks.shutdown().await;
+    // With the configuration's owner gone, its final state is written.
+    if let Err(failure) = keeping.await {
+        error!(%failure, "the last good configuration was not written");
+    }
     info!(?ended, "waypoint ended");
     Ok(())
+}
+
+/// The configuration that is followed, and what keeps it on disk, if it is to be kept.
+fn configuration(
+    config: &RunConfig,
+    writer: SnapshotWriter,
+    ready: Ready,
+) -> (Configuration, Pin<Box<dyn Future<Output = ()> + Send>>) {
+    let myself = myself(config);
+    let Some(directory) = &config.state_dir else {
+        return (Configuration::new(myself, writer, ready, None), Box::pin(std::future::ready(())));
+    };
+    let owner = Owner {
+        cluster_id: config.cluster_id.clone(),
+        proxy: myself.gateway.to_string(),
+        trust_domain: config.trust_domain.clone(),
+    };
+    let last_good = LastGood::new(directory, owner);
+    let (keeper, keeping) = keeper(last_good.clone(), std::future::pending());
+    let mut configuration = Configuration::new(myself, writer, ready, Some(keeper));
+    configuration.take_up(&last_good, SystemTime::now());
+    (configuration, Box::pin(keeping))
 }
 
 /// What the admin interface shows.
@@ -194,7 +228,10 @@ fn certificate_manager(config: &RunConfig) -> Result<CertificateManager<CaClient
         cluster_id,
         certificate_ttl: config.control.certificate_ttl,
     };
-    Ok(CertificateManager::new(CaClient::new(channel, ca), ManagerConfig::default()))
+    let directory = config.state_dir.as_ref().map(|directory| directory.join("certificates"));
+    let store = directory.map(CertificateStore::open).transpose()?;
+    let settings = ManagerConfig { store, ..ManagerConfig::default() };
+    Ok(CertificateManager::new(CaClient::new(channel, ca), settings))
 }
 
 fn control_address(config: &RunConfig) -> Result<Uri, StartError> {

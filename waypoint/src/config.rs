@@ -48,6 +48,10 @@ pub struct RunConfig {
     #[arg(long, env = "AMBIT_TRUST_DOMAIN", default_value = "cluster.local", value_name = "NAME")]
     #[serde(serialize_with = "as_text")]
     pub trust_domain: TrustDomain,
+    /// Directory for what must outlive a restart: the last good configuration, and certificates with their keys; best on a
+    /// tmpfs, writable by this user only. Nothing is kept without it.
+    #[arg(long, env = "AMBIT_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
     /// Control plane.
     #[command(flatten)]
     #[serde(flatten)]

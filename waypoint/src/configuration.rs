@@ -1,9 +1,13 @@
-//! Follows control: what it sends is in force as one snapshot, from the first full answer on.
+//! Follows control: what it sends is in force as one snapshot, from the first full answer on. Until then what an
+//! earlier run was sent holds, if that was kept; the two are never merged.
 
-use ambit_mesh::http::{Myself, WaypointState};
+use std::convert::Infallible;
+use std::time::SystemTime;
+
+use ambit_mesh::http::{Myself, WaypointSnapshot, WaypointState};
 use ambit_runtime::readiness::Ready;
 use ambit_xds::client::{Batch, Client};
-use std::convert::Infallible;
+use ambit_xds::last_good::{Keeper, LastGood};
 use tokio::sync::mpsc;
 use tracing::info;
 
@@ -11,16 +15,36 @@ use crate::state::SnapshotWriter;
 
 /// The writer of the snapshots.
 pub struct Configuration {
+    myself: Myself,
     received: WaypointState,
     writer: SnapshotWriter,
     ready: Ready,
+    /// What is in force came from control.
     in_force: bool,
+    keeper: Option<Keeper<WaypointSnapshot>>,
 }
 
 impl Configuration {
-    /// Of a waypoint that has been told nothing. `ready` is told of the first snapshot.
-    pub fn new(myself: Myself, writer: SnapshotWriter, ready: Ready) -> Self {
-        Self { received: WaypointState::new(myself), writer, ready, in_force: false }
+    /// Of a waypoint that has been told nothing. `ready` is told of the first snapshot, and `keeper`, if there is
+    /// one, is given each that control sends.
+    pub fn new(
+        myself: Myself,
+        writer: SnapshotWriter,
+        ready: Ready,
+        keeper: Option<Keeper<WaypointSnapshot>>,
+    ) -> Self {
+        let received = WaypointState::new(myself.clone());
+        Self { myself, received, writer, ready, in_force: false, keeper }
+    }
+
+    /// Puts in force what an earlier run left, if that is any good.
+    pub fn take_up(&mut self, last_good: &LastGood, now: SystemTime) {
+        if let Some(changes) = last_good.take_up(now) {
+            let mut state = WaypointState::new(self.myself.clone());
+            state.apply(changes);
+            self.writer.publish(state.snapshot());
+            self.ready.ready();
+        }
     }
 
     /// Follows control until dropped. While control is away, what it last sent stays in force.
@@ -36,7 +60,11 @@ impl Configuration {
         if !batch.synced {
             return;
         }
-        self.writer.publish(self.received.snapshot());
+        let snapshot = self.received.snapshot();
+        self.writer.publish(snapshot.clone());
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(snapshot);
+        }
         if !self.in_force {
             self.in_force = true;
             self.ready.ready();

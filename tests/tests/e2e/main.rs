@@ -129,6 +129,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     waypoint::a_path_is_refused_for_one_identity_and_the_log_says_why,
     waypoint::without_its_waypoint_a_service_is_refused,
     waypoint::a_service_may_be_reached_without_a_waypoint_that_is_away,
+    waypoint::a_waypoint_restarts_while_control_is_away,
     waypoint::a_lost_node_is_left_by_the_waypoint_and_used_again_when_it_is_back,
     waypoint::a_destination_may_take_nothing_around_its_waypoint,
     waypoint::a_policy_of_the_workload_that_names_the_client_holds_behind_a_waypoint,

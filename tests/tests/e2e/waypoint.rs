@@ -289,6 +289,33 @@ pub(crate) fn a_service_may_be_reached_without_a_waypoint_that_is_away() -> Resu
     wait::until("the shop to be refused", SOON, || shop.client.get(shop.web.v4())?.expect_refused()).map(drop)
 }
 
+/// By what it was last sent: a policy does not lapse with the process that enforced it.
+pub(crate) fn a_waypoint_restarts_while_control_is_away() -> Result<()> {
+    let (shop, waypoint) = Shop::open()?;
+    shop.policy(NO_ADMIN)?;
+    let is_refused = || {
+        let fetched = shop.client.curl(&shop.url("/admin"))?;
+        ensure!(fetched.status == Some(403), "{fetched:?}");
+        Ok(())
+    };
+    wait::until("the policy to be in force", SOON, is_refused)?;
+    wait::until("the policy to be kept", SOON, || waypoint.keeps("shop/p"))?;
+
+    shop.mesh.control().kill()?;
+    waypoint.kill()?;
+    waypoint.launch()?;
+    waypoint.wait_until_ready()?;
+    for _ in 0..DRAWS {
+        is_refused()?;
+        shop.client.curl(&shop.url("/"))?.expect_ok()?;
+    }
+
+    shop.mesh.withdraw("policy.yaml")?;
+    shop.mesh.start_control()?;
+    wait::until("the old policy to be gone", SOON, || shop.client.curl(&shop.url("/admin"))?.expect_ok())
+        .map(drop)
+}
+
 /// As its clients' agents would: also requests whose connection to the lost node is open.
 pub(crate) fn a_lost_node_is_left_by_the_waypoint_and_used_again_when_it_is_back() -> Result<()> {
     let shop = Shop::create()?;

@@ -21,6 +21,9 @@ const HBONE_PORT: u16 = 15008;
 const METRICS_PORT: u16 = 15020;
 const READINESS_PORT: u16 = 15021;
 
+/// What a container leaves to the next one of its pod.
+const STATE: &str = "/run/ambit";
+
 /// Any user but root.
 const USER: u32 = 65532;
 
@@ -203,6 +206,8 @@ fn deployment(owner: &Owner<'_>, gateway: &Gateway, common: &Common) -> Value {
                 },
                 "containers": [container(owner, common)],
                 "volumes": [
+                    // Of a container that ends, for its next one; in memory, since keys are in it.
+                    { "name": "state", "emptyDir": { "medium": "Memory" } },
                     { "name": "root", "configMap": { "name": owner.name } },
                     { "name": "token", "projected": { "sources": [{ "serviceAccountToken": {
                         "audience": common.token_audience, "expirationSeconds": 3600, "path": "token",
@@ -235,6 +240,7 @@ fn container(owner: &Owner<'_>, common: &Common) -> Value {
             { "name": "AMBIT_POD_NAME", "valueFrom": of_pod("metadata.name") },
             { "name": "AMBIT_XDS_ADDRESS", "value": common.xds_address },
             { "name": "AMBIT_XDS_ROOT_FILE", "value": "/var/run/secrets/ambit-root/root-cert.pem" },
+            { "name": "AMBIT_STATE_DIR", "value": STATE },
             { "name": "AMBIT_TOKEN_FILE", "value": "/var/run/secrets/ambit/token" },
             { "name": "AMBIT_TRUST_DOMAIN", "value": common.trust_domain },
             { "name": "AMBIT_CLUSTER_ID", "value": common.cluster_id },
@@ -260,6 +266,7 @@ fn container(owner: &Owner<'_>, common: &Common) -> Value {
             "capabilities": { "drop": ["ALL"] },
         },
         "volumeMounts": [
+            { "name": "state", "mountPath": STATE },
             { "name": "root", "mountPath": "/var/run/secrets/ambit-root", "readOnly": true },
             { "name": "token", "mountPath": "/var/run/secrets/ambit", "readOnly": true },
         ],
