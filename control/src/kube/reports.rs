@@ -3,6 +3,7 @@
 
 pub mod digest;
 pub mod heard;
+pub mod layers;
 pub mod merge;
 pub mod observe;
 pub mod own;

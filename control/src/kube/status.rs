@@ -20,8 +20,9 @@ use tokio::time::{Instant, timeout};
 
 use super::pace::Pace;
 use super::reports::heard::Heard;
+use super::reports::layers::Layer;
 use super::reports::merge::{Progress, Reported, progress};
-use super::reports::observe::Observer;
+use super::reports::observe::{Observer, Serving};
 use super::reports::watch::{HeardReport, watch as watch_reports};
 use super::{FIELD_MANAGER, Replica, at};
 use crate::objects::{Kind, KnownKind, ObjectKey};
@@ -164,9 +165,12 @@ impl Writer<'_> {
         let others: Vec<&Reported> = self.heard.counting(&self.replica.name, &is_gone, now).collect();
         let how_far = |policy: &ambit_mesh::policy::PolicyName| -> Option<Progress> {
             let name = policy.to_string();
-            let version = own.policies.get(&name)?.version();
-            let reports = others.iter().copied().chain([&own_report]);
-            Some(progress(reports, &own.digests, &name, version))
+            Layer::ALL.into_iter().find_map(|layer| {
+                let Serving { policies, digests } = own.serving.of(layer);
+                let version = policies.get(&name)?.version();
+                let reports = others.iter().copied().chain([&own_report]);
+                Some(progress(reports, layer, digests, &name, version))
+            })
         };
         self.ledger.want(desired(&generation, &how_far));
     }

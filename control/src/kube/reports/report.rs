@@ -37,14 +37,17 @@ pub struct ProxyReportSpec {
     /// How many of them have refused a policy.
     #[schemars(with = "i32", range(min = 0))]
     pub refusing: u32,
-    /// What there is to acknowledge, and how far that has come.
+    /// What there is to acknowledge at layer 4, and how far that has come.
     pub policies: Policies,
+    /// The same of what waypoints enforce.
+    #[serde(default)]
+    pub waypoint_policies: Policies,
     /// The proxies, at most 1,000 of them.
     #[serde(default)]
     pub proxies: Vec<ReportedProxy>,
 }
 
-/// How far the policies of layer 4 have come.
+/// How far the policies of one layer have come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Policies {
@@ -57,7 +60,7 @@ pub struct Policies {
     pub want_everything: u32,
     /// A digest of the names and versions of the policies, in 256 parts by name; base64.
     pub digests: String,
-    /// The policies that not every proxy has acknowledged, at most 1,000 of them.
+    /// The policies that not every proxy has acknowledged, at most 500 of them.
     #[serde(default)]
     pub exceptions: Vec<Exception>,
     /// The parts, one bit each, in which there are exceptions that are not listed; base64. Empty
@@ -93,7 +96,7 @@ pub struct ReportedProxy {
     pub node: String,
     /// How it calls itself.
     pub id: String,
-    /// How many policies it has not acknowledged.
+    /// How many policies it has not acknowledged, of both layers.
     #[schemars(with = "i32", range(min = 0))]
     pub lacking: u32,
     /// What it said when it refused a policy, while it does; of at most 50 proxies.

@@ -33,7 +33,7 @@ const LONGEST_MESSAGE: usize = 1024;
 /// So many of those that refuse are named.
 const NAMED_REFUSALS: usize = 3;
 
-/// How far a policy of layer 4 has come at all replicas; `None` where there is none of that name.
+/// How far a policy, of whichever layer, has come at all replicas; `None` where there is none of that name.
 pub type HowFar<'a> = &'a dyn Fn(&PolicyName) -> Option<Progress>;
 
 /// What every status should say.
@@ -107,7 +107,7 @@ fn programmed(progress: &Progress) -> Condition {
     }
 }
 
-/// The policy of layer 4 that an object becomes, if it becomes one of its own.
+/// The policy that an object becomes, if it becomes one of its own.
 fn policy_of(key: &ObjectKey) -> Option<PolicyName> {
     let namespace = key.namespace.clone()?;
     match key.kind {

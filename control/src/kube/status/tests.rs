@@ -1,3 +1,4 @@
+use ambit_xds::ResourceType;
 use ambit_xds::resources::Resource;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -42,8 +43,11 @@ impl Test {
             self.server.put(&path, policy);
         }
         let generation = self.control.show(policies);
-        let policies = generation.translated.policies.values().map(|policy| Resource::policy(policy));
-        self.resources.send_replace(Arc::new(policies.collect()));
+        let translated = &generation.translated;
+        let policies = translated.policies.values().map(|policy| Resource::policy(policy));
+        let of_waypoints = translated.for_waypoints.policies.values();
+        let of_waypoints = of_waypoints.map(|policy| Resource::http_policy(policy));
+        self.resources.send_replace(Arc::new(policies.chain(of_waypoints).collect()));
         self.generations.send_replace(Arc::new(generation));
     }
 
@@ -189,6 +193,34 @@ async fn proxies_of_other_replicas_are_counted() {
         // Nobody renews it.
         test.server.until(|server| message(server) == "no proxy is connected").await;
     })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn waypoints_are_counted_for_the_policies_that_they_enforce() {
+    let mut test = Test::new();
+    let mut of_waypoint = policy("b", 1);
+    of_waypoint["spec"]["targetRefs"] = json!([{"group": "", "kind": "Service", "name": "web"}]);
+    test.show(&[policy("a", 1), of_waypoint]);
+    let resources = test.facts.resources.borrow().clone();
+    assert_eq!(resources.of_type(ResourceType::HttpPolicy).len(), 1);
+    let mut report = Observer::default().observe(&resources, &test.facts.subscribers).report;
+    report.policies.want_everything = 3;
+    report.waypoint_policies.want_everything = 2;
+    report.renew_time = "2026-01-01T00:00:00Z".to_owned();
+    let object = json!({
+        "apiVersion": "ambit.dev/v1alpha1", "kind": "ProxyReport",
+        "metadata": {"name": "control-b", "namespace": "ambit-system"}, "spec": report,
+    });
+    test.server.put("/apis/ambit.dev/v1alpha1/namespaces/ambit-system/proxyreports/control-b", object);
+    let message = |server: &Server, name: &str| {
+        let object = server.object(&path(name)).unwrap_or_default();
+        object["status"]["conditions"][1]["message"].as_str().unwrap_or_default().to_owned()
+    };
+    test.running(test.server.until(|server| {
+        message(server, "a") == "programmed on 3 of 3 proxies"
+            && message(server, "b") == "programmed on 2 of 2 proxies"
+    }))
     .await;
 }
 

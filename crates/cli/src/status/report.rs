@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::NAMESPACE;
 use crate::apply::is_absent;
 
+/// How agents call themselves.
+const AGENT: &str = "ztunnel~";
+
 /// Reports of all replicas.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reports {
@@ -40,6 +43,10 @@ impl Reports {
             for proxy in report.data.pointer("/spec/proxies").and_then(Value::as_array).into_iter().flatten()
             {
                 let Some(node) = proxy["node"].as_str() else { continue };
+                // Waypoints on the node are in it as well.
+                if !proxy["id"].as_str().is_some_and(|id| id.starts_with(AGENT)) {
+                    continue;
+                }
                 let is_in_sync = proxy["lacking"].as_u64() == Some(0);
                 // An agent that moves from one replica to another is in both reports for a moment.
                 by_node
@@ -71,7 +78,11 @@ mod tests {
     fn reports_say_where_an_agent_is_connected_and_how_far_it_is() {
         let report = json!({
             "apiVersion": "ambit.dev/v1alpha1", "kind": "ProxyReport", "metadata": {"name": "control-x"},
-            "spec": {"proxies": [{"node": "a", "id": "z", "lacking": 0}, {"node": "b", "id": "y", "lacking": 2}]},
+            "spec": {"proxies": [
+                {"node": "a", "id": "ztunnel~a", "lacking": 0},
+                {"node": "b", "id": "ztunnel~b", "lacking": 2},
+                {"node": "b", "id": "waypoint~b", "lacking": 0},
+            ]},
         });
         let reports = Reports::of(&[serde_json::from_value(report).unwrap()]);
         assert_eq!((reports.replica_of("a"), reports.is_in_sync("a")), (Some("control-x"), Some(true)));
