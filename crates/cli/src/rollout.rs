@@ -1,10 +1,10 @@
 //! Waiting until control and the agents of all nodes are ready.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{Api, ListParams};
 use kube::{Client, Error};
 use tokio::time::{Instant, sleep};
@@ -106,18 +106,69 @@ fn of_daemon_set(daemon_set: &DaemonSet) -> (i32, i32) {
     (current, status.desired_number_scheduled)
 }
 
-/// What keeps pods from being ready, as the kubelet and the scheduler say.
+/// What keeps pods from being ready or from being made at all, as the kubelet, the scheduler and the controllers
+/// say.
 async fn reasons(client: &Client) -> Result<String, RolloutError> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let pods = pods.list(&ListParams::default().labels(PART_OF)).await.map_err(Box::new)?;
-    let mut reasons = BTreeMap::<String, usize>::new();
-    for pod in &pods {
+    let events: Api<Event> = Api::namespaced(client.clone(), NAMESPACE);
+    // Who may not read events is told less.
+    let events = events.list(&ListParams::default().fields("type=Warning")).await;
+    Ok(all_reasons(&pods.items, &events.map(|events| events.items).unwrap_or_default()))
+}
+
+fn all_reasons(pods: &[Pod], events: &[Event]) -> String {
+    let mut reasons = BTreeMap::<String, BTreeSet<&str>>::new();
+    for pod in pods {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
         for reason in not_ready(pod) {
-            *reasons.entry(reason).or_default() += 1;
+            reasons.entry(reason).or_default().insert(name);
         }
     }
-    Ok(reasons.iter().map(|(reason, pods)| format!("; {reason} ({pods} pods)")).collect())
+    for (name, reason) in warnings(pods, events) {
+        reasons.entry(reason).or_default().insert(name);
+    }
+    let line = |(reason, of): (&String, &BTreeSet<&str>)| match of.iter().next() {
+        Some(only) if of.len() == 1 => format!("; {reason} ({only})"),
+        first => format!("; {reason} ({} and {} more)", first.unwrap_or(&"?"), of.len() - 1),
+    };
+    reasons.iter().map(line).collect()
 }
+
+/// What was last warned of pods that are not ready, and of what makes our pods.
+fn warnings<'a>(pods: &'a [Pod], events: &'a [Event]) -> impl Iterator<Item = (&'a str, String)> {
+    let is_waiting = |event: &Event| {
+        let of = &event.involved_object;
+        let named = |pod: &&Pod| pod.metadata.name == of.name;
+        match of.kind.as_deref() {
+            Some("Pod") => pods.iter().find(named).is_some_and(|pod| !is_ready(pod)),
+            Some("DaemonSet" | "ReplicaSet" | "Deployment") => true,
+            Some(_) | None => false,
+        }
+    };
+    let mut last = BTreeMap::<&str, &Event>::new();
+    let time = |event: &Event| event.last_timestamp.clone().or(event.first_timestamp.clone());
+    for event in events.iter().filter(|event| is_waiting(event)) {
+        let name = event.involved_object.name.as_deref().unwrap_or_default();
+        let before = last.entry(name).or_insert(event);
+        if time(event) >= time(before) {
+            *before = event;
+        }
+    }
+    last.into_iter().map(|(name, event)| {
+        let message = event.message.as_deref().unwrap_or_default();
+        let message = &message[..message.floor_char_boundary(LONGEST_MESSAGE)];
+        (name, format!("{}: {message}", event.reason.as_deref().unwrap_or("warning")))
+    })
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Octets of an event's message that are shown: runtimes repeat themselves.
+const LONGEST_MESSAGE: usize = 300;
 
 fn not_ready(pod: &Pod) -> Vec<String> {
     let Some(status) = &pod.status else { return Vec::new() };
@@ -126,7 +177,8 @@ fn not_ready(pod: &Pod) -> Vec<String> {
         .filter_map(|container| container.state.as_ref()?.waiting.as_ref())
         .map(|waiting| {
             let message = waiting.message.as_deref().unwrap_or_default();
-            format!("{}: {message}", waiting.reason.as_deref().unwrap_or("waiting"))
+            let reason = waiting.reason.as_deref().unwrap_or("waiting");
+            if message.is_empty() { reason.to_owned() } else { format!("{reason}: {message}") }
         })
         .collect();
     let unscheduled = status
@@ -158,5 +210,39 @@ mod tests {
         assert_eq!(deployment(3, 2, 2), (2, 2));
         assert_eq!(deployment(2, 2, 2), (0, 2), "another generation");
         assert_eq!(deployment(3, 1, 3), (1, 2), "old replicas are ready, new ones are not");
+    }
+
+    #[test]
+    fn what_keeps_pods_from_being_ready_is_said_of_each_cause_once() {
+        let pod = |name: &str, ready: &str| -> Pod {
+            let waiting = json!({"reason": "ContainerCreating"});
+            let status = json!({
+                "conditions": [{"type": "Ready", "status": ready}],
+                "containerStatuses": if ready == "True" { json!([]) } else { json!([{
+                    "name": "x", "image": "x", "imageID": "x", "ready": false, "restartCount": 0,
+                    "state": {"waiting": waiting},
+                }]) },
+            });
+            serde_json::from_value(json!({"metadata": {"name": name}, "status": status})).unwrap()
+        };
+        let event = |kind: &str, name: &str, reason: &str, time: &str| -> Event {
+            serde_json::from_value(json!({
+                "metadata": {}, "type": "Warning", "reason": reason, "message": format!("of {name}"),
+                "involvedObject": {"kind": kind, "name": name}, "lastTimestamp": time,
+            }))
+            .unwrap()
+        };
+        let pods = [pod("ztunnel-a", "False"), pod("ztunnel-b", "False"), pod("ztunnel-c", "True")];
+        let events = [
+            event("Pod", "ztunnel-a", "FailedCreatePodSandBox", "2026-01-01T00:00:09Z"),
+            event("Pod", "ztunnel-a", "FailedMount", "2026-01-01T00:00:01Z"),
+            event("Pod", "ztunnel-c", "Unhealthy", "2026-01-01T00:00:09Z"),
+            event("ReplicaSet", "control-x", "FailedCreate", "2026-01-01T00:00:09Z"),
+        ];
+        assert_eq!(
+            all_reasons(&pods, &events),
+            "; ContainerCreating (ztunnel-a and 1 more); FailedCreate: of control-x (control-x); \
+             FailedCreatePodSandBox: of ztunnel-a (ztunnel-a)"
+        );
     }
 }
