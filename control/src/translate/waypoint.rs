@@ -19,7 +19,7 @@ use ambit_mesh::service::WaypointFailure;
 use super::conditions::{Condition, Conditions};
 use super::view::{Named, View};
 use super::{Notes, Reason, service_name};
-use crate::objects::gateway_api::Gateway;
+use crate::objects::gateway_api::gateway::{Gateway, Listener};
 use crate::objects::meta::{Meta, StringMap};
 use crate::objects::{Pod, Service, ServiceEntry};
 
@@ -229,8 +229,17 @@ pub(super) fn note_gateway(
     if let Some(problem) = problem {
         notes.add(gateway.key, Reason::NoEffect, problem);
     }
-    conditions
-        .add(gateway.key, Condition::new("Accepted", true, "Accepted", "a waypoint of this mesh".into()));
+    let is_of_use = |listener: &&Listener| listener.protocol == "HBONE" && listener.port == HBONE_PORT;
+    let accepted = match gateway.object.spec.listeners.iter().filter(is_of_use).count() {
+        1 if gateway.object.spec.listeners.len() == 1 => {
+            Condition::new("Accepted", true, "Accepted", "a waypoint of this mesh".into())
+        }
+        _ => {
+            let message = "a waypoint of this mesh; not all of its listeners are of use, as each says".into();
+            Condition::new("Accepted", true, "ListenersNotValid", message)
+        }
+    };
+    conditions.add(gateway.key, accepted);
     let services = view.services.get(gateway.namespace()).into_iter().flatten();
     let is_its =
         |service: &Named<'_, Service>| service.object.entry.is_none() && service.name() == gateway.name();

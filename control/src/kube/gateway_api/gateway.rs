@@ -112,7 +112,7 @@ fn listeners(gateway: &Gateway, programmed: Option<&Condition>) -> Vec<ListenerS
             condition("ResolvedRefs", true, "ResolvedRefs", "it refers to nothing that is missing".into())
         } else {
             let message = format!("no routes of kind {} here", unknown.join(", "));
-            condition("ResolvedRefs", false, "InvalidKind", message)
+            condition("ResolvedRefs", false, "InvalidRouteKinds", message)
         };
         let conditions = match (problem, programmed) {
             (Some((reason, message)), _) => vec![

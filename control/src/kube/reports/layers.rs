@@ -3,9 +3,10 @@
 use ambit_xds::ResourceType;
 
 /// A layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Layer {
-    /// Of agents.
+    /// Of agents, and of waypoints for what they connect to.
+    #[default]
     Four,
     /// Of waypoints.
     Seven,

@@ -12,6 +12,8 @@ use super::report::{Exception, Policies, ProxyReportSpec};
 /// How far a policy has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// Whose policy it is.
+    pub layer: Layer,
     /// How many proxies have this version in force.
     pub acknowledged: u32,
     /// How many want it.
@@ -105,7 +107,7 @@ pub fn progress<'a>(
     version: &str,
 ) -> Progress {
     let policy = Policy { layer, name, version, part: part_of(name), digests };
-    let mut progress = Progress::default();
+    let mut progress = Progress { layer, ..Progress::default() };
     reports.into_iter().for_each(|report| report.add_to(&mut progress, &policy));
     progress
 }

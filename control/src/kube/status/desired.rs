@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::condition::{Condition, Desired, Truth};
 use crate::inputs::Entry;
+use crate::kube::reports::layers::Layer;
 use crate::kube::reports::merge::Progress;
 use crate::objects::{Kind, KnownKind, Object, ObjectKey};
 use crate::publish::Generation;
@@ -90,10 +91,14 @@ fn weight(reason: Reason) -> u8 {
 }
 
 fn programmed(progress: &Progress) -> Condition {
-    let Progress { acknowledged, wanted, refused, refusals } = progress;
+    let Progress { layer, acknowledged, wanted, refused, refusals } = progress;
     let message = format!("programmed on {acknowledged} of {wanted} proxies");
     if *wanted == 0 {
-        let message = "no proxy is connected".to_owned();
+        let message = match layer {
+            Layer::Four => "no proxy is connected",
+            Layer::Seven => "no waypoint is connected",
+        };
+        let message = message.to_owned();
         return Condition { truth: Truth::Unknown, reason: NO_PROXIES, message };
     }
     if *refused > 0 {

@@ -74,7 +74,7 @@ fn listeners_that_are_of_no_use_say_why() {
     ]);
     let said = said(&[gateway(&listeners), service()], true, &json!({})).unwrap();
     let expected = [
-        ["Accepted True Accepted", "Programmed True Programmed", "ResolvedRefs False InvalidKind"],
+        ["Accepted True Accepted", "Programmed True Programmed", "ResolvedRefs False InvalidRouteKinds"],
         ["Accepted False UnsupportedProtocol", "Programmed False Invalid", "ResolvedRefs True ResolvedRefs"],
         ["Accepted False PortUnavailable", "Programmed False Invalid", "ResolvedRefs True ResolvedRefs"],
         ["Accepted False PortUnavailable", "Programmed False Invalid", "ResolvedRefs True ResolvedRefs"],

@@ -73,6 +73,7 @@ fn a_policy_that_cannot_be_read_says_what_holds_instead() {
 #[test]
 fn how_many_proxies_have_it_is_its_other_condition() {
     let progress = |acknowledged, wanted, refusals: &[&str]| Progress {
+        layer: Layer::Four,
         acknowledged,
         wanted,
         refused: u32::try_from(refusals.len()).unwrap(),
@@ -80,6 +81,10 @@ fn how_many_proxies_have_it_is_its_other_condition() {
     };
     let rows = [
         (progress(0, 0, &[]), "Unknown NoProxies: no proxy is connected"),
+        (
+            Progress { layer: Layer::Seven, ..progress(0, 0, &[]) },
+            "Unknown NoProxies: no waypoint is connected",
+        ),
         (progress(0, 3, &[]), "False Pending: programmed on 0 of 3 proxies"),
         (progress(3, 3, &[]), "True Programmed: programmed on 3 of 3 proxies"),
         (
