@@ -71,6 +71,14 @@ pub enum Carrier {
 }
 
 impl Carrier {
+    /// Where it connects to.
+    pub fn next_hop(&self) -> SocketAddr {
+        match self {
+            Self::Plain { address } => *address,
+            Self::Hbone { next_hop, .. } => *next_hop,
+        }
+    }
+
     /// As it was decided.
     pub fn of(decision: &OutboundDecision) -> Self {
         match &decision.transport {

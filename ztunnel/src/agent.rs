@@ -132,7 +132,6 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
         snapshots: snapshots.clone(),
         config: Arc::new(config.data_path.clone()),
         node_network,
-        suspects: Arc::default(),
         drain: watch,
     };
     let workers = start_workers(config.data_path.workers, &shared)?;

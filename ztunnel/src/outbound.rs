@@ -246,17 +246,15 @@ async fn establish(
     record.source(&source);
     let mut early = Early::of(application);
     let mut tried: Vec<WorkloadUid> = Vec::new();
-    // Others are taken first, and these where there is no other.
-    let mut suspects = pod.worker.shared.suspects.current();
+    let suspects = pod.suspects.current();
     let mut failed = None;
     let mut waited = false;
     loop {
-        let mut excluded = tried.clone();
-        excluded.append(&mut suspects.clone());
         let request = OutboundRequest {
             source: &source,
             destination,
-            excluded: &excluded,
+            excluded: &tried,
+            suspects: &suspects,
             mesh_ranges: &shared.config.mesh_ranges,
             waited,
         };
@@ -268,10 +266,6 @@ async fn establish(
                 waited = true;
                 continue;
             }
-            Err(Outcome::Refused(_)) if !suspects.is_empty() => {
-                suspects.clear();
-                continue;
-            }
             // After a failed try, that failure says more than "no other endpoint is left".
             Err(Outcome::Refused(error)) => return Err(failed.unwrap_or(Failure::Refused(error))),
         };
@@ -279,15 +273,20 @@ async fn establish(
         // Asked once an endpoint is silent, not of every connection.
         let is_other_there = || {
             let Some(endpoint) = &decision.endpoint else { return false };
-            let excluded: Vec<_> = excluded.iter().chain([&endpoint.uid]).cloned().collect();
+            let excluded: Vec<_> = tried.iter().chain([&endpoint.uid]).cloned().collect();
             let request = OutboundRequest { excluded: &excluded, ..request };
             let other = outbound(&snapshot, &request, &mut *pod.worker.rng.borrow_mut());
-            other.is_ok() && tried.len() + 1 < MAX_ENDPOINTS_TRIED
+            let is_suspect = |one: &Arc<Workload>| suspects.contains(&one.uid);
+            // No suspect is waited for less because of another one.
+            let is_better = |other: OutboundDecision| {
+                is_suspect(endpoint) || !other.endpoint.as_ref().is_some_and(is_suspect)
+            };
+            other.is_ok_and(is_better) && tried.len() + 1 < MAX_ENDPOINTS_TRIED
         };
         let outcome = connect_to(pod, peer, &source, &decision, &mut early, &is_other_there).await;
         if let Some(endpoint) = &decision.endpoint {
             match &outcome {
-                Ok(_) => shared.suspects.clear(&endpoint.uid),
+                Ok(_) => pod.suspects.clear(&endpoint.uid),
                 Err(failure) if failure.is_silence() => silence::suspect(pod, &decision),
                 Err(_) => {}
             }

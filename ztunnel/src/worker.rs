@@ -1,7 +1,7 @@
 //! A worker: one thread, one single-threaded runtime, its own listeners, tunnels, buffers and flows.
 //!
 //! A connection lives and ends on the worker that accepted it; workers share the snapshot, the
-//! certificates and what they found out about silent endpoints, and nothing else. Pods come and go by [`Command`]s from the agent's main thread.
+//! certificates and what a pod found out about silent endpoints, and nothing else. Pods come and go by [`Command`]s from the agent's main thread.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -50,8 +50,6 @@ pub struct Shared {
     pub config: Arc<DataPathConfig>,
     /// The node's own network, where the kubelet's sockets are.
     pub node_network: Arc<NodeNetwork>,
-    /// Endpoints that did not answer.
-    pub suspects: Arc<Suspects>,
     /// Says when to stop.
     pub drain: DrainWatch,
 }
@@ -66,6 +64,8 @@ pub struct PodHandover {
     pub marks: Marks,
     /// Its certificate, as it is renewed.
     pub identity: watch::Receiver<Option<Arc<TlsIdentity>>>,
+    /// Endpoints that did not answer it.
+    pub suspects: Arc<Suspects>,
     /// This worker's listening sockets in the pod, one or more for each port.
     pub listeners: Listeners,
 }
@@ -169,6 +169,8 @@ pub struct Pod {
     pub marks: Marks,
     /// Its certificate, as it is renewed.
     identity: watch::Receiver<Option<Arc<TlsIdentity>>>,
+    /// Endpoints that did not answer it.
+    pub suspects: Arc<Suspects>,
     /// What it says of itself in every CONNECT.
     pub baggage: BaggageText,
     /// Its tunnels to others.
@@ -339,13 +341,14 @@ fn on_command(worker: &Rc<Worker>, pods: &mut Pods, command: Command) {
 
 impl Serving {
     fn start(worker: &Rc<Worker>, handover: PodHandover) -> io::Result<Self> {
-        let PodHandover { uid, netns, marks, identity, mut listeners } = handover;
+        let PodHandover { uid, netns, marks, identity, suspects, mut listeners } = handover;
         let pod = Rc::new(Pod {
             worker: Rc::clone(worker),
             uid,
             netns,
             marks,
             identity,
+            suspects,
             baggage: BaggageText::default(),
             tunnels: Pool::new(Limits::default()),
             accepted: crate::inbound::AcceptedTunnels::default(),

@@ -67,7 +67,7 @@ impl Patience {
     }
 
     /// Waits for something that the peer of a tunnel has to say, for a while; then asks for a sign of life, and waits for
-    /// as long again. What waited can go on waiting.
+    /// as long again. What waited can go on waiting; but a tunnel whose peer is silent takes no new streams any more.
     pub async fn listen<T>(
         &self,
         tunnel: &Tunnel,
@@ -85,6 +85,7 @@ impl Patience {
                 tunnel.ping();
             }
         }
+        tunnel.shutdown();
         Heard::Silence
     }
 

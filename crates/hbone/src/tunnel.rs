@@ -53,6 +53,8 @@ pub(crate) struct Core {
     pub(crate) unsent_frames: usize,
     /// How often the peer was heard.
     heard: u64,
+    /// How often it had been heard when it was last asked for a sign of life.
+    asked_after: Option<u64>,
     /// Ciphertext that the peer's TCP window does not take at the moment.
     backlog: usize,
     /// Flows that wait for the backlog to shrink.
@@ -113,6 +115,7 @@ impl Tunnel {
             driver: None,
             unsent_frames: 0,
             heard: 0,
+            asked_after: None,
             backlog: 0,
             blocked: Vec::new(),
             closing: Closing::No,
@@ -198,9 +201,13 @@ impl Tunnel {
         self.core.borrow().heard
     }
 
-    /// Asks the peer for a sign of life.
+    /// Asks the peer for a sign of life, unless it was asked since it was last heard.
     pub fn ping(&self) {
         let mut core = self.core.borrow_mut();
+        let heard = core.heard;
+        if core.asked_after.replace(heard) == Some(heard) {
+            return;
+        }
         core.codec.ping(KEEPALIVE_PAYLOAD);
         core.wake_driver();
     }

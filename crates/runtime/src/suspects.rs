@@ -4,38 +4,60 @@
 //! connection that meets one of its endpoints would wait, and be lost where its client waits less long.
 //! What is kept here is only a preference: where no other endpoint is left, a suspect is taken all the same.
 //!
-//! Whether a suspect has come back is asked in the background, not with connections of clients. Since it may be
-//! silent to whoever found it so and to nobody else, no suspicion outlives [`SUSPECTED_FOR`].
+//! Whether a suspect has come back is asked in the background, not with connections of clients. What is silent to one
+//! client may answer another, where a NetworkPolicy says so: suspicions are kept for each client apart, a captured pod or
+//! a waypoint, and none outlives [`SUSPECTED_FOR`].
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ambit_mesh::workload::WorkloadUid;
-use metrics::{describe_gauge, gauge};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::info;
+use tracing::{info, warn};
 
-/// The suspects of one program, shared by its workers.
+/// The suspects of one client, shared by the workers that serve it.
 #[derive(Debug, Default)]
 pub struct Suspects {
     held: Mutex<HashMap<WorkloadUid, Instant>>,
     /// How many, for those who ask whether there are any at all: each connection.
     count: AtomicUsize,
+    /// There was no room for one more.
+    is_full: AtomicBool,
+}
+
+/// What came of asking a suspect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// An answer, of whatever sort.
+    Answered,
+    /// Nothing.
+    Silent,
+    /// Nobody can ask any more.
+    Nobody,
 }
 
 impl Suspects {
     /// An endpoint did not answer. Who is told of a suspicion that is new has to follow it up.
     pub fn note(self: &Arc<Self>, endpoint: &WorkloadUid) -> Option<Suspicion> {
         let mut held = self.held();
-        if held.len() >= MAX_SUSPECTS || held.contains_key(endpoint) {
+        if held.contains_key(endpoint) {
+            return None;
+        }
+        if held.len() >= MAX_SUSPECTS {
+            counter!(REFUSED).increment(1);
+            if !self.is_full.swap(true, Ordering::Relaxed) {
+                warn!(%endpoint, limit = MAX_SUSPECTS, "more endpoints are silent than can be remembered");
+            }
             return None;
         }
         let since = Instant::now();
         held.insert(endpoint.clone(), since);
-        self.counted(&held);
+        self.count.store(held.len(), Ordering::Relaxed);
+        gauge!(SUSPECTS).increment(1.0);
         info!(%endpoint, "an endpoint is silent, and others are taken first: is its node reachable?");
         Some(Suspicion { suspects: Arc::clone(self), endpoint: endpoint.clone(), since })
     }
@@ -47,7 +69,7 @@ impl Suspects {
         }
         let mut held = self.held();
         if held.remove(endpoint).is_some() {
-            self.counted(&held);
+            self.removed(&held);
             info!(%endpoint, "an endpoint that was silent answers");
         }
     }
@@ -65,9 +87,10 @@ impl Suspects {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn counted(&self, held: &HashMap<WorkloadUid, Instant>) {
+    fn removed(&self, held: &HashMap<WorkloadUid, Instant>) {
         self.count.store(held.len(), Ordering::Relaxed);
-        gauge!(SUSPECTS).set(held.len() as f64);
+        self.is_full.store(false, Ordering::Relaxed);
+        gauge!(SUSPECTS).decrement(1.0);
     }
 }
 
@@ -80,15 +103,15 @@ pub struct Suspicion {
 }
 
 impl Suspicion {
-    /// Asks the endpoint until it answers, somebody else has heard of it, or the suspicion is too old. `ask` says whether
-    /// there was an answer, of whatever sort; it is given up after [`PATIENCE`].
-    pub async fn follow_up<F: Future<Output = bool>>(self, mut ask: impl FnMut() -> F) {
+    /// Asks the endpoint until it answers, somebody else has heard of it, or the suspicion is too old. A question is
+    /// given up after [`PATIENCE`].
+    pub async fn follow_up<F: Future<Output = Asked>>(self, mut ask: impl FnMut() -> F) {
         while self.is_held() && self.since.elapsed() < SUSPECTED_FOR {
-            if timeout(PATIENCE, ask()).await == Ok(true) {
-                self.suspects.clear(&self.endpoint);
-                return;
+            match timeout(PATIENCE, ask()).await {
+                Ok(Asked::Answered) => return self.suspects.clear(&self.endpoint),
+                Ok(Asked::Nobody) => return,
+                Ok(Asked::Silent) | Err(_) => sleep(BETWEEN).await,
             }
-            sleep(BETWEEN).await;
         }
     }
 
@@ -103,17 +126,22 @@ impl Drop for Suspicion {
         let mut held = self.suspects.held();
         if held.get(&self.endpoint) == Some(&self.since) {
             held.remove(&self.endpoint);
-            self.suspects.counted(&held);
+            self.suspects.removed(&held);
         }
     }
 }
 
 /// Says what the metric means.
 pub(crate) fn describe() {
-    describe_gauge!(SUSPECTS, "Endpoints that were silent, so that others are taken first.");
+    describe_gauge!(
+        SUSPECTS,
+        "Endpoints that were silent to a client, so that others are taken first for it."
+    );
+    describe_counter!(REFUSED, "Endpoints that were silent and not remembered, because too many were.");
 }
 
 const SUSPECTS: &str = "ambit_suspected_endpoints";
+const REFUSED: &str = "ambit_suspicions_refused_total";
 
 /// The longest that others are taken first because of what one connection met. Kubernetes knows of a lost node before.
 const SUSPECTED_FOR: Duration = Duration::from_secs(60);
@@ -148,7 +176,7 @@ mod tests {
         suspicion
             .follow_up(|| {
                 asked += 1;
-                ready(asked == 3)
+                ready(if asked == 3 { Asked::Answered } else { Asked::Silent })
             })
             .await;
         assert_eq!((asked, start.elapsed()), (3, BETWEEN * 2));
@@ -179,6 +207,13 @@ mod tests {
         assert_eq!(suspects.current(), [uid("a")]);
         drop(again);
         assert!(suspects.current().is_empty(), "nobody asks any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_suspicion_of_which_nobody_can_ask_is_dropped() {
+        let suspects = Arc::<Suspects>::default();
+        suspects.note(&uid("a")).unwrap().follow_up(|| ready(Asked::Nobody)).await;
+        assert!(suspects.current().is_empty());
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ambit_tests::agent::Differences;
 use ambit_tests::apps::{self, NGINX};
@@ -330,11 +330,15 @@ pub(crate) fn a_lost_node_is_left_by_the_waypoint_and_used_again_when_it_is_back
     wait::until("both nodes to be used", SOON, is_used)?;
     let mut connection = Connection::open(&shop.client, shop.web.v4())?;
     shop.mesh.unplug("n2")?;
+    let start = Instant::now();
     for _ in 0..DRAWS {
         // One silent endpoint costs less than half of what this waits.
         let (status, body) = connection.get("/")?;
         ensure!((status, body.as_str()) == (200, "v1"), "status {status}: {body}");
     }
+    // Found out once, not by every other request.
+    ensure!(start.elapsed() < PATIENCE, "{DRAWS} requests took {:?}", start.elapsed());
+    ensure!(waypoint.metrics()?.contains("ambit_suspected_endpoints 1"), "{}", waypoint.metrics()?);
     shop.mesh.plug_in("n2")?;
     wait::until("the node to be used again", SOON, is_used).map(drop)
 }

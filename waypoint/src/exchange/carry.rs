@@ -183,12 +183,14 @@ async fn lost(wire: Option<Shared>) {
 
 /// Waits until the peer of a tunnel, which has been asked, gives no sign of life.
 async fn silence(patience: &Patience, tunnel: Option<&Tunnel>) {
-    if let Some(tunnel) = tunnel
-        && let Heard::Silence = patience.listen(tunnel, pin!(pending::<Infallible>())).await
-    {
-        return;
+    let Some(tunnel) = tunnel else { return pending().await };
+    loop {
+        match patience.listen(tunnel, pin!(pending::<Infallible>())).await {
+            Heard::Silence => return,
+            Heard::SignOfLife => {}
+            Heard::Answer(never) => match never {},
+        }
     }
-    pending().await
 }
 
 /// How long a client that waits for `100 Continue` waits for an endpoint of HTTP/2 to say it.

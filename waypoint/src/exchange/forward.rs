@@ -71,6 +71,7 @@ impl Call<'_> {
                     match self.attempt(lease, key, &attempt, &caller, body, responder).await {
                         Ok(forwarded) => return forwarded,
                         Err(SendError::Silent) => DialError::Silent { next_hop: upstream.next_hop },
+                        Err(SendError::NotSent(error)) => error,
                         Err(error) if error.is_cut_off() && !was_cut_off => {
                             was_cut_off = true;
                             continue;
@@ -102,7 +103,7 @@ impl Call<'_> {
         let first = by(deadline, self.lease(key, caller, fresh)).await.ok_or(None)?;
         match first {
             Ok(Lease { session: Session::Http2(stream), .. })
-                if is_upgrade && !stream.takes_extended_connect(limit).await => {}
+                if is_upgrade && !by(deadline, stream.takes_extended_connect(limit)).await.ok_or(None)? => {}
             Err(DialError::Http2(_)) if is_upgrade => {}
             lease => return lease.map_err(Some),
         }
@@ -114,19 +115,19 @@ impl Call<'_> {
     /// over are left anyway.)
     async fn lease(self, key: &mut Key, caller: &OnBehalf<'_>, fresh: bool) -> Result<Lease, DialError> {
         let connections = &self.worker.connections;
-        let fresh = fresh && key.protocol != Protocol::Http2;
-        let first = if fresh {
-            connections.fresh(self.worker, key, caller).await
-        } else {
-            connections.acquire(self.worker, key, caller).await
-        };
-        match first {
-            // Its policies may know more than we: they are asked again about the client.
-            Err(error) if error.is_denied() && key.client.is_none() => {
-                key.client = Some(self.caller.identity.clone());
+        loop {
+            let lease = if fresh && key.protocol != Protocol::Http2 {
+                connections.fresh(self.worker, key, caller).await
+            } else {
                 connections.acquire(self.worker, key, caller).await
+            };
+            match lease {
+                // Its policies may know more than we: they are asked again about the client.
+                Err(error) if error.is_denied() && key.client.is_none() => {
+                    key.client = Some(self.caller.identity.clone());
+                }
+                lease => return lease,
             }
-            first => first,
         }
     }
 
@@ -138,7 +139,8 @@ impl Call<'_> {
     /// before.
     ///
     /// # Errors
-    /// When it may be sent again, and to another endpoint: this one is silent, or the way to it was cut off.
+    /// When it may be sent again, and to another endpoint: this one cannot be connected to any more or is silent, or
+    /// the way to it was cut off.
     async fn attempt(
         self,
         lease: Lease,
@@ -164,14 +166,14 @@ impl Call<'_> {
             outcome => return Ok(outcome.unwrap_or_else(|error| self.broken(&error))),
         };
         debug!(%error, "sent again: its connection was over");
-        Ok(match by(attempt.deadline, self.lease(&mut key, caller, true)).await {
-            None => Forwarded::Failed(timed_out()),
-            Some(Err(error)) => Forwarded::Failed(not_connected(&error)),
-            Some(Ok(lease)) => {
-                let outcome = self.exchange(lease, &key, &sent, body, responder).await;
-                outcome.unwrap_or_else(|error| self.broken(&error))
-            }
-        })
+        let lease = match by(attempt.deadline, self.lease(&mut key, caller, true)).await {
+            None => return Ok(Forwarded::Failed(timed_out())),
+            Some(lease) => lease.map_err(SendError::NotSent)?,
+        };
+        match self.exchange(lease, &key, &sent, body, responder).await {
+            Err(error) if may_repeat && error.is_not_the_endpoints() => Err(error),
+            outcome => Ok(outcome.unwrap_or_else(|error| self.broken(&error))),
+        }
     }
 
     fn broken(self, error: &SendError) -> Forwarded {
@@ -179,6 +181,7 @@ impl Call<'_> {
             SendError::BeforeAnswer(_)
             | SendError::CutOff(_)
             | SendError::Silent
+            | SendError::NotSent(_)
             | SendError::Unprocessed(_) => {
                 let text = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
                 let reply = Reply::new(

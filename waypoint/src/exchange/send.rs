@@ -17,7 +17,7 @@ use super::respond::AnswerHead;
 use crate::h1::{BodyReader, BodyWriter, Framing, ReadError, Shared, request_head};
 use crate::head::{BodyLength, body_length, parse_response, strip_hop_by_hop};
 use crate::record::Flow;
-use crate::upstream::{Http2Stream, Lease, Session};
+use crate::upstream::{DialError, Http2Stream, Lease, Session};
 
 /// Why an exchange with an endpoint failed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,9 @@ pub(super) enum SendError {
     /// What carries it gives no sign of life, and there is another endpoint.
     #[error("the endpoint's node agent gives no sign of life")]
     Silent,
+    /// It was not sent again: nothing connects.
+    #[error("{0}")]
+    NotSent(DialError),
     /// The endpoint said that it has not looked at the request, and will not.
     #[error("{0}")]
     Unprocessed(String),

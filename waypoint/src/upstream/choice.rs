@@ -1,10 +1,12 @@
 //! Which endpoint of a backend is tried, and which after it: those that were silent come last.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ambit_mesh::decide::OutboundDecision;
 use ambit_mesh::http::{Backend, UpstreamError, WaypointSnapshot};
-use ambit_mesh::workload::WorkloadUid;
+use ambit_mesh::workload::{Workload, WorkloadUid};
+use ambit_runtime::suspects::Asked;
 use tokio::task::spawn_local;
 
 use super::Carrier;
@@ -17,7 +19,7 @@ pub struct Choice<'a> {
     snapshot: &'a WaypointSnapshot,
     backend: &'a Backend,
     tried: Vec<WorkloadUid>,
-    /// Others are taken first, and these where there is no other.
+    /// They are taken only where there is no other.
     suspects: Vec<WorkloadUid>,
 }
 
@@ -32,20 +34,20 @@ impl<'a> Choice<'a> {
     ///
     /// # Errors
     /// When none is left.
-    pub fn choose(&mut self) -> Result<OutboundDecision, UpstreamError> {
-        match self.without(&[]) {
-            Err(_) if !self.suspects.is_empty() => {
-                self.suspects.clear();
-                self.without(&[])
-            }
-            chosen => chosen,
-        }
+    pub fn choose(&self) -> Result<OutboundDecision, UpstreamError> {
+        self.without(&self.tried)
     }
 
     /// Whether another one could be tried in place of this one. To be asked once it is silent.
     pub fn is_other_there(&self, chosen: &OutboundDecision) -> bool {
         let Some(endpoint) = &chosen.endpoint else { return false };
-        self.may_go_on() && self.without(std::slice::from_ref(&endpoint.uid)).is_ok()
+        let tried: Vec<_> = self.tried.iter().chain([&endpoint.uid]).cloned().collect();
+        let is_suspect = |one: &Arc<Workload>| self.suspects.contains(&one.uid);
+        // No suspect is waited for less because of another one.
+        let is_better = |other: OutboundDecision| {
+            is_suspect(endpoint) || !other.endpoint.as_ref().is_some_and(is_suspect)
+        };
+        self.may_go_on() && self.without(&tried).is_ok_and(is_better)
     }
 
     /// It answers.
@@ -75,13 +77,19 @@ impl<'a> Choice<'a> {
         let (worker, carrier) = (Rc::clone(self.worker), Carrier::of(chosen));
         spawn_local(suspicion.follow_up(move || {
             let (worker, carrier) = (Rc::clone(&worker), carrier.clone());
-            async move { !try_carrier(&worker, &carrier).await.is_err_and(|error| error.is_silence()) }
+            async move {
+                match try_carrier(&worker, &carrier).await {
+                    Err(DialError::NoIdentity) => Asked::Nobody,
+                    Err(error) if error.is_silence() => Asked::Silent,
+                    Ok(()) | Err(_) => Asked::Answered,
+                }
+            }
         }));
     }
 
-    fn without(&self, more: &[WorkloadUid]) -> Result<OutboundDecision, UpstreamError> {
-        let excluded = [&self.tried, &self.suspects, more].concat();
-        self.snapshot.upstream(self.backend, &excluded, &mut *self.worker.rng.borrow_mut())
+    fn without(&self, tried: &[WorkloadUid]) -> Result<OutboundDecision, UpstreamError> {
+        let rng = &mut *self.worker.rng.borrow_mut();
+        self.snapshot.upstream(self.backend, tried, &self.suspects, rng)
     }
 
     fn may_go_on(&self) -> bool {

@@ -271,7 +271,7 @@ async fn response(
 }
 
 /// Waits for a connection, but not for long where nothing comes of it and another endpoint is there.
-async fn unless_silent<T>(
+pub(super) async fn unless_silent<T>(
     worker: &Worker,
     next_hop: SocketAddr,
     caller: &OnBehalf<'_>,

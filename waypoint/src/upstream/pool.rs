@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use super::dial::{DialError, OnBehalf, connect};
+use super::dial::{DialError, OnBehalf, connect, unless_silent};
 use super::http2::{Http2Stream, Multiplexed};
 use super::{Carrier, Key, Lease, Protocol, Session};
 use crate::h1::Shared;
@@ -182,7 +182,7 @@ impl Connections {
         let came = Instant::now();
         let entry = Rc::clone(self.multiplexed.borrow_mut().entry(key.clone()).or_default());
         // Held across the dial: who comes meanwhile waits for it instead of dialling too.
-        let mut entry = entry.lock().await;
+        let mut entry = unless_silent(worker, key.carrier.next_hop(), caller, entry.lock()).await?;
         entry.connections.retain(Multiplexed::is_usable);
         for one in &entry.connections {
             if let Some(stream) = one.open().await {
@@ -201,6 +201,8 @@ impl Connections {
                 entry.connections.push(connection);
                 Ok(Lease { session: Session::Http2(stream), reused: false, tunnel })
             }
+            // Who gave up had others: who waits for the same may have none.
+            Err(error @ DialError::Silent { .. }) => Err(error),
             Err(error) => {
                 let error = Rc::new(error);
                 entry.failed = Some((Instant::now(), Rc::clone(&error)));

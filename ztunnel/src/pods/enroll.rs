@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ambit_identity::tls::TlsIdentity;
 use ambit_mesh::workload::{CaptureExclusions, WorkloadUid};
+use ambit_runtime::suspects::Suspects;
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -77,12 +78,13 @@ pub(super) fn serve(
     taken: Listeners,
 ) -> Result<(), EnrollFailure> {
     let marks = settings.marks.load_or_create(pod_uid, &mut rand::rng())?;
+    let suspects = Arc::<Suspects>::default();
     let handovers: Vec<PodHandover> = spread(taken, workers.len())
         .into_iter()
         .map(|share| {
             let listeners = complete(share, netns)?;
             let (uid, netns, identity) = (uid.clone(), Arc::clone(netns), certificate.clone());
-            Ok(PodHandover { uid, netns, marks, identity, listeners })
+            Ok(PodHandover { uid, netns, marks, identity, suspects: Arc::clone(&suspects), listeners })
         })
         .collect::<Result<_, ListenError>>()?;
     for (worker, handover) in workers.iter().zip(handovers) {

@@ -71,7 +71,6 @@ impl Node {
             snapshots: snapshots.clone(),
             config: Arc::new(config.data_path),
             node_network: Arc::clone(&node_network),
-            suspects: Arc::default(),
             drain,
         };
         let settings = PodSettings {

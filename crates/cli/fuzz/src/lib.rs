@@ -99,7 +99,8 @@ fn happens(model: &Model, question: &Question, dialled: &str, seed: u64) -> (Opt
         .find(|workload| workload.identity.service_account() == question.from.name)
         .expect("the client's pod");
     let destination = dialled.parse().expect("an address");
-    let request = OutboundRequest { source, destination, excluded: &[], mesh_ranges: &[], waited: true };
+    let request =
+        OutboundRequest { source, destination, excluded: &[], suspects: &[], mesh_ranges: &[], waited: true };
     let Ok(first) = outbound(snapshot, &request, &mut rng) else { return (None, None) };
     assert_eq!(first.why, Why::ServiceWaypoint);
     let instance = first.endpoint.expect("an instance");
@@ -123,7 +124,7 @@ fn happens(model: &Model, question: &Question, dialled: &str, seed: u64) -> (Opt
         Outcome::Deny(_) => return (Some(403), None),
         Outcome::NoRoute => return (Some(404), None),
     };
-    let Ok(hop) = waypoint.upstream(&forward.backend, &[], &mut rng) else { return (Some(503), None) };
+    let Ok(hop) = waypoint.upstream(&forward.backend, &[], &[], &mut rng) else { return (Some(503), None) };
     let endpoint = hop.endpoint.expect("an endpoint");
     if hop.why == Why::ServiceWaypoint {
         // Of a Service that its own waypoint would take again: there is none in this mesh.

@@ -255,6 +255,7 @@ impl Journey<'_> {
             source,
             destination: self.dialled.address,
             excluded: &[],
+            suspects: &[],
             mesh_ranges: &self.model.settings().mesh_ranges,
             waited: true,
         };
@@ -334,6 +335,7 @@ impl Journey<'_> {
             source: &self.client.workload,
             destination: address,
             excluded: &[],
+            suspects: &[],
             mesh_ranges: &[],
             waited: true,
         };

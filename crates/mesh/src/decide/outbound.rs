@@ -34,6 +34,8 @@ pub struct OutboundRequest<'a> {
     pub destination: SocketAddr,
     /// Endpoints that were tried for it in vain.
     pub excluded: &'a [WorkloadUid],
+    /// Endpoints that are taken only where there is no other.
+    pub suspects: &'a [WorkloadUid],
     /// Addresses that belong to the mesh beside those that the snapshot says: one of them that is not
     /// known is never passed through.
     pub mesh_ranges: &'a [IpNet],

@@ -35,7 +35,8 @@ pub enum UpstreamError {
 
 impl WaypointSnapshot {
     /// Picks an endpoint of `backend` that was not tried in vain, and says how it is reached. To be
-    /// called again after a failed connect, with the endpoint of that decision in `excluded`.
+    /// called again after a failed connect, with the endpoint of that decision in `excluded`. One of `suspects` is
+    /// picked only where there is no other.
     ///
     /// # Errors
     /// When none is left.
@@ -43,9 +44,10 @@ impl WaypointSnapshot {
         &self,
         backend: &Backend,
         excluded: &[WorkloadUid],
+        suspects: &[WorkloadUid],
         rng: &mut (impl Rng + ?Sized),
     ) -> Result<OutboundDecision, UpstreamError> {
-        self.asking(backend, excluded, |request| match &backend.place {
+        self.asking(backend, excluded, suspects, |request| match &backend.place {
             Place::Service(service) => outbound_to_service(self.mesh(), request, service, rng),
             Place::Workload(workload) => outbound_to_workload(self.mesh(), request, workload, rng),
         })
@@ -56,7 +58,7 @@ impl WaypointSnapshot {
     /// # Errors
     /// When there is none.
     pub fn upstream_choices(&self, backend: &Backend) -> Result<Vec<OutboundDecision>, UpstreamError> {
-        self.asking(backend, &[], |request| match &backend.place {
+        self.asking(backend, &[], &[], |request| match &backend.place {
             Place::Service(service) => outbound_to_service_choices(self.mesh(), request, service),
             Place::Workload(workload) => outbound_to_workload_choices(self.mesh(), request, workload),
         })
@@ -66,6 +68,7 @@ impl WaypointSnapshot {
         &self,
         backend: &Backend,
         excluded: &[WorkloadUid],
+        suspects: &[WorkloadUid],
         decide: impl FnOnce(&OutboundRequest<'_>) -> Result<T, Outcome>,
     ) -> Result<T, UpstreamError> {
         let own = self.own().ok_or(UpstreamError::Unplaced)?;
@@ -97,6 +100,7 @@ impl WaypointSnapshot {
             source: own,
             destination: SocketAddr::new(ip, backend.port),
             excluded: &excluded,
+            suspects,
             mesh_ranges: &[],
             waited: true,
         };

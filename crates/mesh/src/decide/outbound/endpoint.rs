@@ -27,8 +27,8 @@ pub(super) struct Chosen<'a> {
     pub(super) address: SocketAddr,
 }
 
-/// Picks one of the service's endpoints that can take the connection: nearest first, then as `picker`
-/// says.
+/// Picks one of the service's endpoints that can take the connection: those that are not suspected, nearest
+/// first, then as `picker` says.
 pub(super) fn choose<'a>(
     snapshot: &'a Snapshot,
     request: &OutboundRequest<'_>,
@@ -44,14 +44,28 @@ pub(super) fn choose<'a>(
         }
     }
     let usable_count = candidates.len();
-    let near = balance::nearest(&wanted.service.load_balancing, request.source, candidates, |candidate| {
-        candidate.workload
-    });
+    let near = if request.suspects.is_empty() {
+        nearest(request, wanted, candidates)
+    } else {
+        let is_trusted = |candidate: &&Chosen<'_>| !request.suspects.contains(&candidate.workload.uid);
+        let trusted = nearest(request, wanted, candidates.iter().filter(is_trusted).copied().collect());
+        if trusted.is_empty() { nearest(request, wanted, candidates) } else { trusted }
+    };
     left_out.elsewhere = u32::try_from(usable_count - near.len()).unwrap_or(u32::MAX);
     picker.pick(&near).copied().ok_or_else(|| NoEndpoint {
         service: wanted.service.name.clone(),
         port: wanted.port,
         left_out,
+    })
+}
+
+fn nearest<'a>(
+    request: &OutboundRequest<'_>,
+    wanted: &Wanted<'_>,
+    candidates: Vec<Chosen<'a>>,
+) -> Vec<Chosen<'a>> {
+    balance::nearest(&wanted.service.load_balancing, request.source, candidates, |candidate| {
+        candidate.workload
     })
 }
 

@@ -19,12 +19,14 @@ struct Case {
     mesh: Vec<Change>,
     source: Workload,
     excluded: Vec<WorkloadUid>,
+    suspects: Vec<WorkloadUid>,
     waited: bool,
 }
 
 fn case(mesh: impl IntoIterator<Item = Change>) -> Case {
     let source = workload("client", &["10.0.0.9", "fd00::9"]);
-    Case { mesh: mesh.into_iter().collect(), source, excluded: Vec::new(), waited: false }
+    let (excluded, suspects) = (Vec::new(), Vec::new());
+    Case { mesh: mesh.into_iter().collect(), source, excluded, suspects, waited: false }
 }
 
 impl Case {
@@ -33,6 +35,7 @@ impl Case {
             source: &self.source,
             destination: socket(destination),
             excluded: &self.excluded,
+            suspects: &self.suspects,
             mesh_ranges: &["10.0.0.0/8".parse().unwrap(), "fd00::/16".parse().unwrap()],
             waited: self.waited,
         };
@@ -213,7 +216,11 @@ fn which_endpoints_count() {
     assert_eq!(mesh.takers("10.96.0.1:80"), ["web-0", "web-1"]);
     let retry = Case { excluded: vec![uid("web-0")], ..mesh };
     assert_eq!(retry.takers("10.96.0.1:80"), ["web-1"], "what was tried is left out");
-    let last = Case { excluded: vec![uid("web-0"), uid("web-1")], ..retry };
+    let doubted = Case { excluded: Vec::new(), suspects: vec![uid("web-0")], ..retry };
+    assert_eq!(doubted.takers("10.96.0.1:80"), ["web-1"], "others are taken first");
+    let no_other = Case { excluded: vec![uid("web-1")], ..doubted };
+    assert_eq!(no_other.takers("10.96.0.1:80"), ["web-0"], "where there are any");
+    let last = Case { excluded: vec![uid("web-0"), uid("web-1")], ..no_other };
     last.refused("all were tried", "10.96.0.1:80", "1 not ready, 2 tried in vain, 1 in another network");
 }
 
@@ -259,6 +266,9 @@ fn where_endpoints_are_counts() {
     assert_eq!(mesh(LoadBalancingMode::Failover).takers("10.96.0.1:80"), ["near"]);
     assert_eq!(mesh(LoadBalancingMode::Strict).takers("10.96.0.1:80"), ["near"]);
 
+    let doubted = |mode| Case { suspects: vec![uid("near")], ..mesh(mode) };
+    assert_eq!(doubted(LoadBalancingMode::Failover).takers("10.96.0.1:80"), ["far"]);
+    assert_eq!(doubted(LoadBalancingMode::Strict).takers("10.96.0.1:80"), ["near"], "none goes too far");
     let without_near = |mode| Case { excluded: vec![uid("near")], ..mesh(mode) };
     assert_eq!(without_near(LoadBalancingMode::Failover).takers("10.96.0.1:80"), ["far"]);
     without_near(LoadBalancingMode::Strict).refused("strict", "10.96.0.1:80", "1 outside the locality");
@@ -429,6 +439,8 @@ fn a_waypoint_that_cannot_take_it_closes() {
     let mesh = open(vec![waypoint_service().into(), waypoint_pod().into()]);
     let hbone = "hbone 10.0.0.30:15108 for 10.96.0.1:80 as waypoint (ServiceWaypoint)";
     mesh.goes("there, fails open", "10.96.0.1:80", hbone);
+    let doubted = Case { suspects: vec![uid("waypoint")], ..mesh };
+    doubted.goes("a suspicion opens no way around it", "10.96.0.1:80", hbone);
     let mesh = bound(gateway(&waypoint()), [waypoint_service().into(), waypoint_pod().into()]);
     let tried = Case { excluded: vec![uid("waypoint")], ..mesh };
     tried.refused("all instances tried", "10.96.0.1:80", "1 tried in vain");
@@ -512,6 +524,7 @@ fn a_decision_is_one_of_its_choices_and_each_choice_is_met() {
             source: &case.source,
             destination: socket(destination),
             excluded: &[],
+            suspects: &[],
             mesh_ranges: &["10.0.0.0/8".parse().unwrap()],
             waited: true,
         };

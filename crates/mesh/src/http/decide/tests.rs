@@ -453,12 +453,12 @@ fn a_backends_endpoint_is_reached_in_a_tunnel_of_its_own() {
     let snapshot = snapshot([]);
     let Outcome::Forward(forward) = decided(&snapshot, &get("/")).outcome else { panic!() };
     let mut rng = SmallRng::seed_from_u64(1);
-    let hop = snapshot.upstream(&forward.backend, &[], &mut rng).unwrap();
+    let hop = snapshot.upstream(&forward.backend, &[], &[], &mut rng).unwrap();
     assert_eq!(hop.next_hop, at("10.0.0.1:15008"));
     let Transport::Hbone { authority, expected } = hop.transport else { panic!() };
     assert_eq!(authority, at("10.0.0.1:8080"));
     assert!(expected.contains(&identity("web-0")));
-    let tried = snapshot.upstream(&forward.backend, &[uid("web-0")], &mut rng);
+    let tried = snapshot.upstream(&forward.backend, &[uid("web-0")], &[], &mut rng);
     assert!(matches!(tried, Err(UpstreamError::Endpoint(_))), "no endpoint is left");
 }
 
@@ -475,7 +475,7 @@ fn a_subset_leaves_other_endpoints_out() {
     let upstream = |changes: Vec<HttpChange>| {
         let snapshot = snapshot(changes);
         let Outcome::Forward(forward) = decided(&snapshot, &get("/")).outcome else { panic!() };
-        snapshot.upstream(&forward.backend, &[], &mut SmallRng::seed_from_u64(1))
+        snapshot.upstream(&forward.backend, &[], &[], &mut SmallRng::seed_from_u64(1))
     };
     assert!(upstream(vec![route().into(), subset(&["web-0"])]).is_ok());
     assert!(upstream(vec![route().into(), subset(&["other"])]).is_err());
