@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
-use kube::{Api, Client, Error};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, CustomResourceExt, Error};
 use metrics::counter;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -24,6 +24,7 @@ use self::custom::Patches;
 use self::desired::{Common, Owner, Part, merge};
 use super::events::plan::{Telling, Weight};
 use super::gateway_api::status::{self, CONTROLLER, Says};
+use super::reports::report::ProxyReport;
 use super::status::desired::shortened;
 use super::{FIELD_MANAGER, Replica, events};
 use crate::ca::authority::Authority;
@@ -230,8 +231,10 @@ async fn create(api: &Api<DynamicObject>, at: &Place<'_>, object: Value) -> Resu
     at.answered(api.create(&parameters, &object)).await.map(drop)
 }
 
-/// The class, so that users see that it is served. Where the Gateway API is not installed there is none.
+/// The class, so that users see that it is served. Where the Gateway API is not installed there is none. It goes with
+/// the definition of our own kind, and with it in every usual way in which a mesh is uninstalled.
 async fn class(client: &Client) -> Result<(), Problem> {
+    let Some(definition) = definition(client).await? else { return Ok(()) };
     let gvk = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "GatewayClass");
     let resource = ApiResource::from_gvk_with_plural(&gvk, "gatewayclasses");
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
@@ -239,7 +242,7 @@ async fn class(client: &Client) -> Result<(), Problem> {
     let object = json!({
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "GatewayClass",
-        "metadata": { "name": CLASS, "labels": super::labels() },
+        "metadata": { "name": CLASS, "labels": super::labels(), "ownerReferences": [definition] },
         "spec": { "controllerName": CONTROLLER, "description": "Waypoints of Ambit" },
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
@@ -273,6 +276,23 @@ async fn class(client: &Client) -> Result<(), Problem> {
         "status": says,
     });
     at.answered(api.patch_status(CLASS, &parameters, &Patch::Apply(&body))).await.map(drop)
+}
+
+/// The definition of our own kind, as an owner.
+async fn definition(client: &Client) -> Result<Option<Value>, Problem> {
+    let (name, kind) = (ProxyReport::crd_name(), "CustomResourceDefinition");
+    let gvk = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", kind);
+    let resource = ApiResource::from_gvk_with_plural(&gvk, "customresourcedefinitions");
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let at = Place { kind, namespace: "", name };
+    let named = ListParams::default().fields(&format!("metadata.name={name}"));
+    let found = at.answered(api.list_metadata(&named)).await?.items.into_iter().next();
+    let uid = found
+        .filter(|found| found.metadata.deletion_timestamp.is_none())
+        .and_then(|found| found.metadata.uid);
+    Ok(uid.map(
+        |uid| json!({ "apiVersion": "apiextensions.k8s.io/v1", "kind": kind, "name": name, "uid": uid }),
+    ))
 }
 
 /// An object, for messages.

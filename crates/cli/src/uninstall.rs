@@ -4,14 +4,27 @@ use std::time::Duration;
 
 use ambit_kube::Access;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{Api, ListParams};
-use kube::{Client, Error};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
+use kube::{Client, Error, ResourceExt};
 use tokio::time::{Instant, sleep};
 
-use crate::apply::Manifest;
+use crate::apply::{Manifest, is_absent};
 use crate::args::{SettingsArgs, UninstallArgs};
 use crate::install::{InstallError, manifests};
 use crate::{NAMESPACE, PART_OF};
+
+/// What control makes of a Gateway.
+const OF_WAYPOINTS: [(&str, &str, &str); 5] = [
+    ("apps", "v1", "Deployment"),
+    ("policy", "v1", "PodDisruptionBudget"),
+    ("", "v1", "Service"),
+    ("", "v1", "ConfigMap"),
+    ("", "v1", "ServiceAccount"),
+];
+
+/// The labels of all that.
+const WAYPOINTS: &str = "app.kubernetes.io/managed-by=ambit,app.kubernetes.io/name=waypoint";
 
 /// How often the API server is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -35,7 +48,7 @@ pub enum UninstallError {
 /// Deletes everything that `ambit install` made, whatever its settings were, in the order that agents need
 /// (docs/adr/007): the definitions of our own kinds, by whose absence an agent that is told to end knows
 /// that the mesh is uninstalled; the agents, which let every pod go; then everything else, among it the
-/// ServiceAccount with which agents ask.
+/// ServiceAccount with which agents ask. At last what control had made of users' Gateways; these stay.
 ///
 /// # Errors
 /// When something is still there after the time given.
@@ -56,6 +69,8 @@ pub async fn run(access: &Access, args: &UninstallArgs) -> Result<(), UninstallE
     wait_until_gone(&client, args.wait, until, "agents", agents_pods).await?;
     delete(&client, others.iter().chain(&namespaces)).await?;
     wait_until_gone(&client, args.wait, until, "the namespace", namespace).await?;
+    // Control, which would make them anew, is gone.
+    delete_waypoints(&client).await?;
     say("Ambit is uninstalled. Labels istio.io/dataplane-mode on namespaces stay: they are yours.");
     Ok(())
 }
@@ -66,6 +81,27 @@ async fn delete(client: &Client, manifests: impl Iterator<Item = &Manifest>) -> 
         say(&format!("{} deleted", manifest.label()));
     }
     Ok(())
+}
+
+async fn delete_waypoints(client: &Client) -> Result<(), UninstallError> {
+    for (group, version, kind) in OF_WAYPOINTS {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let found = all.list_metadata(&ListParams::default().labels(WAYPOINTS)).await.map_err(Box::new)?;
+        for object in found.items.iter().filter(|object| is_of_gateway(&object.metadata)) {
+            let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
+            match api.delete(&name, &DeleteParams::background()).await {
+                Err(error) if !is_absent(&error) => return Err(Box::new(error).into()),
+                Ok(_) | Err(_) => say(&format!("{kind} {namespace}/{name} deleted")),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_of_gateway(metadata: &ObjectMeta) -> bool {
+    metadata.owner_references.iter().flatten().any(|owner| owner.kind == "Gateway")
 }
 
 async fn wait_until_gone(

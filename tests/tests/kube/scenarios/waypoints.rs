@@ -79,6 +79,8 @@ pub(crate) async fn a_gateway_is_deployed_and_what_others_made_is_left_alone(mes
     ensure!(container["image"] == WAYPOINT_IMAGE, "{container}");
     let class = mesh.place.api(GATEWAY_CLASSES).get("ambit-waypoint").await?;
     ensure!(class.data["spec"]["controllerName"] == "ambit.dev/waypoint", "{}", class.data);
+    let owners: Vec<_> = class.metadata.owner_references.iter().flatten().map(|owner| &*owner.name).collect();
+    ensure!(owners == ["proxyreports.ambit.dev"], "it does not go with the installation: {owners:?}");
 
     let gateway = mesh.place.api(GATEWAYS);
     until_answered("the Gateway to be accepted", SOON, async || {
