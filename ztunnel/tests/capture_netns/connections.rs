@@ -304,7 +304,7 @@ fn a_connection_to_a_port_that_is_probed_is_refused_while_the_application_does_n
     let agent = Agent::start(&network);
     for family in FAMILIES {
         let probed = network.pod_address(family, 80);
-        assert!(is_refused(&connect(&network.outside, probed)), "{family:?}");
+        assert!(becomes_refused(|| connect(&network.outside, probed)), "{family:?}");
         let application = serve(&network.pod, 80);
         let _client = connect(&network.outside, probed).unwrap();
         accept(&agent.plaintext);

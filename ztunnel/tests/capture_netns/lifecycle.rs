@@ -149,6 +149,6 @@ fn an_agent_that_comes_late_finds_a_closed_pod_and_opens_it() {
         let _client = connect(&network.pod, destination).unwrap();
         accept(&agent.outbound);
         drop(agent);
-        assert!(is_refused(&connect(&network.pod, destination)));
+        assert!(becomes_refused(|| connect(&network.pod, destination)));
     }
 }

@@ -227,6 +227,18 @@ pub(crate) fn is_refused(result: &io::Result<TcpStream>) -> bool {
     matches!(result, Err(error) if error.kind() == ErrorKind::ConnectionRefused)
 }
 
+/// The same once a listening socket was closed: a process that another test is starting has it open until it runs its
+/// program.
+pub(crate) fn becomes_refused(connect: impl Fn() -> io::Result<TcpStream>) -> bool {
+    (0..500).any(|_| {
+        let refused = is_refused(&connect());
+        if !refused {
+            thread::sleep(Duration::from_millis(10));
+        }
+        refused
+    })
+}
+
 /// Sends both ways and checks that it arrives.
 pub(crate) fn exchange(a: &mut TcpStream, b: &mut TcpStream) {
     for word in [*b"one", *b"two"] {
