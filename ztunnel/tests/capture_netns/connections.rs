@@ -304,11 +304,11 @@ fn a_connection_to_a_port_that_is_probed_is_refused_while_the_application_does_n
     let agent = Agent::start(&network);
     for family in FAMILIES {
         let probed = network.pod_address(family, 80);
-        assert!(becomes_refused(|| connect(&network.outside, probed)), "{family:?}");
+        assert!(is_refused(&connect(&network.outside, probed)), "{family:?}");
         let application = serve(&network.pod, 80);
         let _client = connect(&network.outside, probed).unwrap();
         accept(&agent.plaintext);
-        drop(application);
+        stop_listening(application);
         // Every other port is the agent's to answer.
         let _other = connect(&network.outside, network.pod_address(family, 81)).unwrap();
         accept(&agent.plaintext);

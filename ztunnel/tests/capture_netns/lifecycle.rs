@@ -148,7 +148,7 @@ fn an_agent_that_comes_late_finds_a_closed_pod_and_opens_it() {
         let agent = Agent::start(&network);
         let _client = connect(&network.pod, destination).unwrap();
         accept(&agent.outbound);
-        drop(agent);
-        assert!(becomes_refused(|| connect(&network.pod, destination)));
+        agent.stop();
+        assert!(is_refused(&connect(&network.pod, destination)));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use ztunnel::capture::marks::Marks;
 use ztunnel::capture::netns::NetworkNamespace;
@@ -150,6 +150,10 @@ impl Agent {
             CapturePort::ALL.map(|port| listener::listen(&network.pod, port).unwrap().into());
         Self { outbound, plaintext, hbone }
     }
+
+    pub(crate) fn stop(self) {
+        [self.outbound, self.plaintext, self.hbone].into_iter().for_each(stop_listening);
+    }
 }
 
 /// Listens on a free or the given port, on all addresses.
@@ -168,6 +172,11 @@ pub(crate) fn serve(namespace: &NetworkNamespace, port: u16) -> TcpListener {
     };
     listener.set_nonblocking(true).unwrap();
     listener
+}
+
+/// From its return on the port refuses. To close the socket is not enough: it lives on as [`serve`] says.
+pub(crate) fn stop_listening(listener: TcpListener) {
+    SockRef::from(&listener).shutdown(Shutdown::Both).unwrap();
 }
 
 /// The next connection: its stream and the client's address.
@@ -225,18 +234,6 @@ fn finish(socket: Socket, connect: impl FnOnce(&Socket) -> io::Result<()>) -> io
 
 pub(crate) fn is_refused(result: &io::Result<TcpStream>) -> bool {
     matches!(result, Err(error) if error.kind() == ErrorKind::ConnectionRefused)
-}
-
-/// The same once a listening socket was closed: a process that another test is starting has it open until it runs its
-/// program.
-pub(crate) fn becomes_refused(connect: impl Fn() -> io::Result<TcpStream>) -> bool {
-    (0..500).any(|_| {
-        let refused = is_refused(&connect());
-        if !refused {
-            thread::sleep(Duration::from_millis(10));
-        }
-        refused
-    })
 }
 
 /// Sends both ways and checks that it arrives.
