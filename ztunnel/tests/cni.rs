@@ -198,7 +198,7 @@ fn removing_a_pod_always_succeeds() {
         assert_eq!(runtime.call_without(variable, "DEL").output(), "", "without {variable}");
     }
     assert_eq!(runtime.call_with_configuration("nonsense", "DEL").output(), "");
-    assert!(agent.seen().contains(&("uid-of-shop/web".to_owned(), None)));
+    assert!(agent.wait_until_seen(1).contains(&("uid-of-shop/web".to_owned(), None)));
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn only_root_is_answered() {
     assert_eq!(runtime.call_by(command, "DEL").output(), "");
     assert!(agent.seen().is_empty(), "{:?}", agent.seen());
     assert_eq!(runtime.call("DEL").output(), "");
-    assert_eq!(agent.seen().len(), 1, "root is");
+    assert_eq!(agent.wait_until_seen(1).len(), 1, "root is");
 }
 
 #[tokio::test]
