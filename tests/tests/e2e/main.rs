@@ -9,6 +9,7 @@ mod conformance;
 mod costs;
 mod encryption;
 mod ending;
+mod entries;
 mod exclusions;
 mod faults;
 mod identity;
@@ -125,6 +126,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     upgrade::an_agent_of_another_protocol_is_served_beside,
     upgrade::a_crashed_agent_is_replaced_within_seconds,
     upgrade::pods_that_are_found_by_their_uid_change_hands_and_outlive_a_crash,
+    entries::a_host_outside_has_routes_and_policies_of_its_own,
     waypoint::a_canary_is_shifted_without_an_error,
     waypoint::a_path_is_refused_for_one_identity_and_the_log_says_why,
     waypoint::without_its_waypoint_a_service_is_refused,

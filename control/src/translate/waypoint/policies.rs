@@ -12,10 +12,10 @@ use ipnet::IpNet;
 
 use super::ForWaypoints;
 use super::routes::Report;
-use crate::objects::AuthorizationPolicy;
 use crate::objects::authorization_policy::{self as written, Action, parse_pattern};
 use crate::objects::selector::TargetRef;
 use crate::objects::values::parse_ip_block;
+use crate::objects::{AuthorizationPolicy, Service, ServiceEntry};
 use crate::translate::authorization::{self, DRY_RUN_ANNOTATION};
 use crate::translate::conditions::Condition;
 use crate::translate::view::{Named, View};
@@ -54,29 +54,27 @@ impl Step<'_, '_> {
         let spec = &self.policy.object.spec;
         let mut targets = Vec::new();
         for target in &spec.target_refs {
-            match self.target(target) {
-                Ok((target, bound)) => {
-                    let condition = match bound {
-                        Ok(to) => {
-                            Condition::new(WAYPOINT_ACCEPTED, true, "Accepted", format!("bound to {to}"))
-                        }
-                        Err(why) => {
-                            let message = format!("{why}: the policy has no effect there");
-                            report.notes.add(self.policy.key, Reason::NoEffect, message);
-                            Condition::new(WAYPOINT_ACCEPTED, false, "AncestorNotBound", why)
-                        }
-                    };
-                    report.conditions.add(self.policy.key, condition);
-                    targets.push(target);
-                }
-                Err((reason, message)) => {
-                    let condition = Condition::new(WAYPOINT_ACCEPTED, false, reason, message);
-                    report.conditions.add(self.policy.key, condition);
-                }
+            let guarded = self.guarded(target).unwrap_or_else(|(reason, message)| {
+                let condition = Condition::new(WAYPOINT_ACCEPTED, false, reason, message);
+                report.conditions.add(self.policy.key, condition);
+                Vec::new()
+            });
+            for (target, bound) in guarded {
+                let condition = match bound {
+                    Ok(to) => Condition::new(WAYPOINT_ACCEPTED, true, "Accepted", format!("bound to {to}")),
+                    Err(why) => {
+                        let message = format!("{why}: the policy has no effect there");
+                        report.notes.add(self.policy.key, Reason::NoEffect, message);
+                        Condition::new(WAYPOINT_ACCEPTED, false, "AncestorNotBound", why)
+                    }
+                };
+                report.conditions.add(self.policy.key, condition);
+                targets.push(target);
             }
         }
         if targets.is_empty() {
-            let message = "none of its targetRefs leads to a Service or a waypoint: it has no effect";
+            let message =
+                "none of its targetRefs leads to a Service, a ServiceEntry or a waypoint: it has no effect";
             report.notes.add(self.policy.key, Reason::NoEffect, message);
             return None;
         }
@@ -100,9 +98,9 @@ impl Step<'_, '_> {
         })
     }
 
-    /// What a reference stands for, and the waypoint that enforces it. A Service is guarded also while
-    /// it does not exist yet.
-    fn target(&self, target: &TargetRef) -> Result<Guarded, (&'static str, String)> {
+    /// What a reference stands for, and the waypoint that enforces it: several things where it leads to a ServiceEntry
+    /// of several hosts. A Service is guarded also while it does not exist yet.
+    fn guarded(&self, target: &TargetRef) -> Result<Vec<Guarded>, (&'static str, String)> {
         let namespace = self.policy.namespace();
         if target.namespace.as_deref().is_some_and(|other| other != namespace) {
             return Err((
@@ -112,16 +110,36 @@ impl Step<'_, '_> {
         }
         match (target.group.as_str(), target.kind.as_str()) {
             ("" | "core", "Service") => {
-                let mut services = self.view.services.get(namespace).into_iter().flatten();
-                let found = services.find(|service| service.name() == target.name);
-                let mut conditions = crate::translate::conditions::Conditions::default();
-                let bound = match found {
+                let mut services = self.services().filter(|service| service.object.entry.is_none());
+                let bound = match services.find(|service| service.name() == target.name) {
                     None => Err(format!("Service {namespace}/{} does not exist", target.name)),
-                    Some(service) => super::of_service(service, self.view, &mut conditions)
-                        .map(|waypoint| waypoint.to_string())
-                        .ok_or_else(|| format!("Service {} is not bound to a waypoint", target.name)),
+                    Some(service) => self.bound(service, &format!("Service {}", target.name)),
                 };
-                Ok((PolicyTarget::Service(service_name(namespace, &target.name)), bound))
+                Ok(vec![(PolicyTarget::Service(service_name(namespace, &target.name)), bound)])
+            }
+            ("networking.istio.io", "ServiceEntry") => {
+                let mut entries = self.view.service_entries.iter();
+                let is_it = |entry: &&Named<'_, ServiceEntry>| {
+                    entry.namespace() == namespace && entry.name() == target.name
+                };
+                let entry = entries.find(is_it).ok_or_else(|| {
+                    ("TargetNotFound", format!("ServiceEntry {namespace}/{} does not exist", target.name))
+                })?;
+                let hosts = self.services().filter(|service| service.key == entry.key);
+                let guarded: Vec<Guarded> = hosts
+                    .map(|host| {
+                        let name = host.mesh_name();
+                        let bound =
+                            self.bound(host, &format!("{} of ServiceEntry {}", name.hostname, target.name));
+                        (PolicyTarget::Service(name), bound)
+                    })
+                    .collect();
+                if guarded.is_empty() {
+                    let message =
+                        format!("ServiceEntry {namespace}/{} is left out: see its status", target.name);
+                    return Err(("Invalid", message));
+                }
+                Ok(guarded)
             }
             ("gateway.networking.k8s.io", "Gateway") => {
                 let name = GatewayName { namespace: namespace.into(), name: target.name.as_str().into() };
@@ -129,21 +147,36 @@ impl Step<'_, '_> {
                     Some(_) => Ok(name.to_string()),
                     None => Err(format!("there is no waypoint {name}")),
                 };
-                Ok((PolicyTarget::Gateway(name), bound))
+                Ok(vec![(PolicyTarget::Gateway(name), bound)])
             }
             ("gateway.networking.k8s.io", "GatewayClass") if is_root(namespace) => {
                 let is_ours = ["ambit-waypoint", "istio-waypoint"].contains(&target.name.as_str());
                 let unknown =
                     || ("TargetNotFound", format!("GatewayClass {} is not of waypoints", target.name));
                 is_ours
-                    .then(|| (PolicyTarget::EveryWaypoint, Ok("every waypoint".to_owned())))
+                    .then(|| vec![(PolicyTarget::EveryWaypoint, Ok("every waypoint".to_owned()))])
                     .ok_or_else(unknown)
             }
             (group, kind) => Err((
                 "Invalid",
-                format!("{group}/{kind} {} cannot be guarded: use a Service or a Gateway", target.name),
+                format!(
+                    "{group}/{kind} {} cannot be guarded: use a Service, a ServiceEntry or a Gateway",
+                    target.name
+                ),
             )),
         }
+    }
+
+    /// The services of the policy's namespace: a ServiceEntry stands for one for each host.
+    fn services(&self) -> impl Iterator<Item = &Named<'_, Service>> {
+        self.view.services.get(self.policy.namespace()).into_iter().flatten()
+    }
+
+    fn bound(&self, service: &Named<'_, Service>, what: &str) -> Result<String, String> {
+        let mut conditions = crate::translate::conditions::Conditions::default();
+        super::of_service(service, self.view, &mut conditions)
+            .map(|waypoint| waypoint.to_string())
+            .ok_or_else(|| format!("{what} is not bound to a waypoint"))
     }
 
     fn note_unknown(&self, rules: &[HttpRule], report: &mut Report<'_>) {
