@@ -85,6 +85,7 @@ async fn establish(
         Reading::ServerName => read_name(worker, downstream).await?,
         Reading::Requests | Reading::Nothing => None,
     };
+    record.server_name(name.as_deref());
     let backend = {
         let rng = &mut *worker.rng.borrow_mut();
         snapshot.route_connection(&destination, &caller.client, name.as_deref(), rng)?

@@ -117,4 +117,6 @@ pub struct Lease {
     pub reused: bool,
     /// The tunnel that carries it, if one does.
     pub tunnel: Option<Tunnel>,
+    /// Our end of its TCP connection.
+    pub local: Option<SocketAddr>,
 }

@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -37,6 +38,7 @@ pub struct Wire {
     unread: BytesMut,
     /// Of HTTP/2 alone.
     frames: Option<Box<FrameWatch>>,
+    local: Option<SocketAddr>,
     id: i32,
 }
 
@@ -48,17 +50,19 @@ enum Transport {
 impl Wire {
     /// A stream of a tunnel, which has been answered with 200.
     pub fn of_tunnel(stream: TunnelStream) -> Self {
-        Self::new(Transport::Tunnel(SendWrapper::new(stream)))
+        let local = stream.tunnel().local_addr();
+        Self::new(Transport::Tunnel(SendWrapper::new(stream)), local)
     }
 
     /// A plain connection.
     pub fn of_plain(stream: TcpStream) -> Self {
-        Self::new(Transport::Plain(stream))
+        let local = stream.local_addr().ok();
+        Self::new(Transport::Plain(stream), local)
     }
 
-    fn new(transport: Transport) -> Self {
+    fn new(transport: Transport, local: Option<SocketAddr>) -> Self {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Self { transport, unread: BytesMut::new(), frames: None, id }
+        Self { transport, unread: BytesMut::new(), frames: None, local, id }
     }
 
     /// From here on this is HTTP/2: what the peer sends is counted, and a flood is an error of reading.
@@ -135,6 +139,11 @@ impl Wire {
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
         self.poll_fill(&mut cx).is_pending()
+    }
+
+    /// Our end of the TCP connection, which is the tunnel's if it is a stream of one.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.local
     }
 
     /// The tunnel that it is a stream of, if it is one.

@@ -284,7 +284,13 @@ fn the_access_log_has_the_standard_fields_and_a_refusal_names_its_rule() {
         for (key, expected) in [("response_code", 201), ("bytes_received", 5), ("bytes_sent", 2)] {
             assert_eq!(record[key], expected, "{key}: {line}");
         }
-        for key in ["start_time", "upstream_host", "downstream_local_address", "downstream_remote_address"] {
+        for key in [
+            "start_time",
+            "upstream_host",
+            "upstream_local_address",
+            "downstream_local_address",
+            "downstream_remote_address",
+        ] {
             assert!(record[key].is_string(), "{key}: {line}");
         }
         for key in ["duration", "upstream_service_time"] {

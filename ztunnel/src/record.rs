@@ -187,6 +187,7 @@ impl Record {
             ),
             hbone_authority: authority.as_deref(),
             service: self.service.as_ref().map(|service| &*service.name.hostname),
+            requested_server_name: None,
             request_bytes,
             response_bytes,
             duration: self.started.elapsed(),

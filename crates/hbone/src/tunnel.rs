@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -61,6 +62,7 @@ pub(crate) struct Core {
     blocked: Vec<Waker>,
     closing: Closing,
     end: Option<Rc<TunnelEnd>>,
+    local: Option<SocketAddr>,
 }
 
 /// How far a tunnel is on its way out.
@@ -120,9 +122,15 @@ impl Tunnel {
             blocked: Vec::new(),
             closing: Closing::No,
             end: None,
+            local: secured.socket.local_addr().ok(),
         }));
         let driver = Driver::new(Rc::clone(&core), secured, keepalive);
         (Self { core }, driver)
+    }
+
+    /// Our end of its TCP connection, if the kernel said so when it began.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.core.borrow().local
     }
 
     /// Opens a stream: the CONNECT goes out with this turn's write.

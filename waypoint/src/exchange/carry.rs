@@ -28,13 +28,13 @@ impl Call<'_> {
         body: &mut Body,
         responder: &mut Responder,
     ) -> Result<Forwarded, SendError> {
-        let (forward, tunnel) = (attempt.forward, lease.tunnel.clone());
+        let (forward, tunnel, local) = (attempt.forward, lease.tunnel.clone(), lease.local);
         let own = self.worker.identity().await.map(|identity| identity.id.clone());
         let own = own.unwrap_or_else(|| self.caller.identity.clone());
         let mut headers = headers::outgoing(self.request, self.caller.client.ip, &self.caller.identity, &own);
         forward.request.apply(&mut headers);
         let (mut inflow, mut sink) = send::begin(lease, self.request, forward, headers).await?;
-        self.record.sent();
+        self.record.sent(local);
         let sent = self.record.request();
         sent.restart();
         let (mut is_sent, mut upload_error) = (false, None);

@@ -21,6 +21,7 @@ use crate::worker::Worker;
 pub struct ConnectionRecord {
     ends: Ends,
     started: Instant,
+    server_name: Option<String>,
     open: Option<ConnectionMetrics>,
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
@@ -31,6 +32,7 @@ impl ConnectionRecord {
         Self {
             ends: Ends::new(worker, caller),
             started: Instant::now(),
+            server_name: None,
             open: None,
             request_bytes: Cell::new(0),
             response_bytes: Cell::new(0),
@@ -39,6 +41,11 @@ impl ConnectionRecord {
 
     pub(crate) fn destination(&mut self, destination: &Destination) {
         self.ends.destination(destination);
+    }
+
+    /// The name that the client's TLS asks for.
+    pub(crate) fn server_name(&mut self, name: Option<&str>) {
+        self.server_name = name.map(str::to_owned);
     }
 
     pub(crate) fn endpoint(&mut self, decision: &OutboundDecision) {
@@ -102,6 +109,7 @@ impl ConnectionRecord {
             },
             hbone_authority: authority.as_deref(),
             service: self.ends.service.get().map(|service| &*service.name.hostname),
+            requested_server_name: self.server_name.as_deref(),
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes.get(),
             duration: self.started.elapsed(),

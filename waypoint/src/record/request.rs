@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +14,7 @@ use http::{HeaderMap, StatusCode, header};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
-use tracing::{Level, info};
+use tracing::{Level, field, info};
 
 use super::{Ends, Flow};
 use crate::exchange::{Reply, Request};
@@ -38,6 +39,7 @@ pub struct RequestRecord {
     transport_failure: RefCell<Option<String>>,
     termination: RefCell<Option<String>>,
     sent: Cell<Option<Instant>>,
+    sent_from: Cell<Option<SocketAddr>>,
     service_time: Cell<Option<Duration>>,
     request: Flow,
     response: Flow,
@@ -85,6 +87,7 @@ impl RequestRecord {
             transport_failure: RefCell::new(None),
             termination: RefCell::new(None),
             sent: Cell::new(None),
+            sent_from: Cell::new(None),
             service_time: Cell::new(None),
             request: Flow::new(grpc),
             response: Flow::new(grpc),
@@ -118,8 +121,9 @@ impl RequestRecord {
         *self.transport_failure.borrow_mut() = Some(error.to_string());
     }
 
-    /// The head was sent to an endpoint.
-    pub(crate) fn sent(&self) {
+    /// The head was sent to an endpoint, from this end of the connection.
+    pub(crate) fn sent(&self, local: Option<SocketAddr>) {
+        self.sent_from.set(local);
         self.sent.set(Some(Instant::now()));
     }
 
@@ -233,6 +237,7 @@ macro_rules! request_line {
                     authority = self.line.authority,
                     upstream_host = self.ends.upstream_host(),
                     upstream_cluster = service.map(|service| &*service.name.hostname),
+                    upstream_local_address = self.sent_from.get().map(field::display),
                     downstream_local_address = %caller.local,
                     downstream_remote_address = %caller.address,
                     route_name = self.route.borrow().as_deref(),

@@ -4,6 +4,7 @@
 //! not say whether an endpoint takes RFC 8441.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
-use super::DialError;
+use super::{DialError, Lease, Session};
 use crate::frames::{PeerRole, Progress};
 use crate::head::MAX_HEAD;
 use crate::wire::Wire;
@@ -26,6 +27,7 @@ use crate::wire::Wire;
 pub(super) struct Multiplexed {
     requests: SendRequest<Bytes>,
     tunnel: Option<Tunnel>,
+    local: Option<SocketAddr>,
     progress: Progress,
     shared: Rc<State>,
 }
@@ -48,7 +50,7 @@ impl Multiplexed {
     /// Speaks HTTP/2 on a connection. What the endpoint says to it is not waited for.
     pub(super) async fn begin(mut wire: Wire) -> Result<Self, DialError> {
         let progress = wire.watch_frames(PeerRole::Server);
-        let tunnel = wire.tunnel();
+        let (tunnel, local) = (wire.tunnel(), wire.local_addr());
         let failed = |error: h2::Error| DialError::Http2(error.to_string());
         let (requests, mut connection) = Builder::new()
             .enable_push(false)
@@ -63,7 +65,7 @@ impl Multiplexed {
         let shared = Rc::<State>::default();
         let pings = connection.ping_pong();
         spawn_local(drive(connection, pings, Rc::clone(&shared)));
-        Ok(Self { requests, tunnel, progress, shared })
+        Ok(Self { requests, tunnel, local, progress, shared })
     }
 
     /// Whether another stream may be opened, and who is at the other end stays.
@@ -72,9 +74,10 @@ impl Multiplexed {
         !is_over && !self.tunnel.as_ref().is_some_and(Tunnel::is_leaving)
     }
 
-    /// The tunnel that carries it, if one does.
-    pub(super) fn tunnel(&self) -> Option<Tunnel> {
-        self.tunnel.clone()
+    /// A lease of one of its streams.
+    pub(super) fn lease(&self, stream: Http2Stream, reused: bool) -> Lease {
+        let session = Session::Http2(stream);
+        Lease { session, reused, tunnel: self.tunnel.clone(), local: self.local }
     }
 
     /// Whether it has carried nothing for so long.

@@ -187,8 +187,7 @@ impl Connections {
         for one in &entry.connections {
             if let Some(stream) = one.open().await {
                 counter!("ambit_upstream_reuses_total").increment(1);
-                let tunnel = one.tunnel();
-                return Ok(Lease { session: Session::Http2(stream), reused: true, tunnel });
+                return Ok(one.lease(stream, true));
             }
         }
         if let Some((_, error)) = entry.failed.as_ref().filter(|(when, _)| *when > came) {
@@ -197,9 +196,9 @@ impl Connections {
         match dial(worker, key, caller).await {
             Ok((connection, stream)) => {
                 entry.failed = None;
-                let tunnel = connection.tunnel();
+                let lease = connection.lease(stream, false);
                 entry.connections.push(connection);
-                Ok(Lease { session: Session::Http2(stream), reused: false, tunnel })
+                Ok(lease)
             }
             // Who gave up had others: who waits for the same may have none.
             Err(error @ DialError::Silent { .. }) => Err(error),
@@ -213,8 +212,8 @@ impl Connections {
 }
 
 fn http1(wire: Wire, reused: bool) -> Lease {
-    let tunnel = wire.tunnel();
-    Lease { session: Session::Http1(Shared::new(wire)), reused, tunnel }
+    let (tunnel, local) = (wire.tunnel(), wire.local_addr());
+    Lease { session: Session::Http1(Shared::new(wire)), reused, tunnel, local }
 }
 
 async fn dial(

@@ -26,6 +26,8 @@ pub struct AccessLog<'a> {
     pub hbone_authority: Option<&'a str>,
     /// Host name of the service that was asked for.
     pub service: Option<&'a str>,
+    /// The name that the client's TLS asks for, where it was read.
+    pub requested_server_name: Option<&'a str>,
     /// Octets from client to server.
     pub request_bytes: u64,
     /// Octets from server to client.
@@ -86,6 +88,7 @@ impl AccessLog<'_> {
                     dst.namespace = self.destination.namespace,
                     dst.identity = self.destination.identity.map(field::display),
                     dst.cluster = self.destination.cluster,
+                    requested_server_name = self.requested_server_name,
                     direction,
                     bytes_sent = sent,
                     bytes_recv = received,
@@ -162,6 +165,7 @@ mod tests {
             },
             hbone_authority: Some("10.0.2.3:8080"),
             service: Some("stock.shop.svc.cluster.local"),
+            requested_server_name: None,
             request_bytes: 10,
             response_bytes: 2000,
             duration: Duration::from_micros(12_900),

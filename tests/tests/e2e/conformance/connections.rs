@@ -1,5 +1,6 @@
 //! TCPRoute and TLSRoute: connections whose requests nobody reads.
 
+use ambit_tests::agent::AccessRecord;
 use ambit_tests::apps;
 use ambit_tests::echo::{Asked, Session, Speaks};
 use ambit_tests::wait::{self, SOON};
@@ -61,6 +62,8 @@ pub(crate) fn connections_have_routes_too() -> Result<()> {
             (0..5).try_for_each(|_| asked(name)?.expect_body(body).map(drop))
         })?;
     }
+    let of_name = |record: &AccessRecord| record.text("requested_server_name") == Some("two.example");
+    place.waypoint.wait_for_access(0, of_name).context("the name in the access log")?;
     wait::until("a name that no route takes to be refused", SOON, || {
         asked("one.elsewhere")?.expect_refused().map(drop)
     })
