@@ -6,6 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 
 use super::reports::report::ProxyReport;
+use super::waypoints::kind::Waypoint;
 
 /// What `kubectl get proxyreports` shows: name, type, path, meaning.
 const REPORT_COLUMNS: [[&str; 4]; 6] = [
@@ -17,9 +18,16 @@ const REPORT_COLUMNS: [[&str; 4]; 6] = [
     ["Age", "date", ".metadata.creationTimestamp", "Since when there is this report"],
 ];
 
+/// What `kubectl get waypoints.deploy.ambit.dev` shows.
+const WAYPOINT_COLUMNS: [[&str; 4]; 3] = [
+    ["Gateway", "string", ".spec.gateway", "The Gateway that it was made of"],
+    ["Image", "string", ".spec.image", "What its pods run"],
+    ["Age", "date", ".metadata.creationTimestamp", "Since when there is this waypoint"],
+];
+
 /// All of them.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![with_columns(ProxyReport::crd(), &REPORT_COLUMNS)]
+    vec![with_columns(ProxyReport::crd(), &REPORT_COLUMNS), with_columns(Waypoint::crd(), &WAYPOINT_COLUMNS)]
 }
 
 fn with_columns(mut definition: CustomResourceDefinition, columns: &[[&str; 4]]) -> CustomResourceDefinition {

@@ -1,8 +1,8 @@
 //! Deploys waypoints: for each Gateway of our class the replica that leads keeps a ServiceAccount, a
 //! Service, a Deployment and what goes with them.
 //!
-//! What the objects are is decided in [`desired`]. An object of the same name that is not owned by the Gateway is
-//! somebody else's, and is left alone: the waypoint is then not deployed, and an Event of the Gateway says why. What
+//! What the objects are is decided in [`desired`]. The first is a [`Waypoint`], which the Gateway owns, and which owns
+//! the others. An object of the same name that has another owner is somebody else's, and is left alone: the waypoint is then not deployed, and an Event of the Gateway says why. What
 //! users change about them is merged in [`custom`].
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, CustomResourceExt, Error};
@@ -22,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::custom::Patches;
 use self::desired::{Common, Owner, Part, merge};
+use self::kind::Waypoint;
 use super::events::plan::{Telling, Weight};
 use super::gateway_api::status::{self, CONTROLLER, Says};
 use super::reports::report::ProxyReport;
@@ -35,6 +37,7 @@ use crate::translate::Condition;
 
 pub mod custom;
 pub mod desired;
+pub mod kind;
 
 /// The class of our waypoints.
 const CLASS: &str = "ambit-waypoint";
@@ -67,7 +70,7 @@ pub struct Deploying {
 #[derive(Debug, thiserror::Error)]
 enum Problem {
     #[error(
-        "{kind} {namespace}/{name} exists and is not owned by the Gateway: rename one of them, or delete it"
+        "{kind} {namespace}/{name} exists and was not made for the Gateway: rename one of them, or delete it"
     )]
     NotOurs { kind: &'static str, namespace: String, name: String },
     #[error("{kind} {namespace}/{name}: {source}")]
@@ -183,8 +186,10 @@ async fn deploy(
     roots: &str,
 ) -> Result<(), Problem> {
     let namespace = key.namespace.as_deref().unwrap_or_default();
-    let owner = Owner { namespace, name: &key.name, uid: &gateway.metadata.uid };
     let patches = patches(client, namespace, gateway).await?;
+    let of_gateway = Owner { namespace, name: &key.name, uid: &gateway.metadata.uid };
+    let uid = waypoint(client, &of_gateway, common).await?;
+    let owner = Owner { uid: &uid, ..of_gateway };
     for part in Part::ALL {
         let (group, version, kind, plural) = part.names();
         let resource =
@@ -194,7 +199,7 @@ async fn deploy(
         let mut object = part.object(&owner, gateway, common, roots);
         patches.apply(part, &mut object);
         match at.answered(api.get_opt(owner.name)).await? {
-            Some(there) => at.must_be_owned(&there, owner.uid)?,
+            Some(there) => at.must_be_owned(&there.metadata, owner.uid)?,
             None => {
                 let mut first = object.clone();
                 // What is asked for from the beginning is not set to something else first.
@@ -207,6 +212,19 @@ async fn deploy(
         at.answered(api.patch(owner.name, &parameters, &Patch::Apply(&object))).await?;
     }
     Ok(())
+}
+
+/// Writes what owns the rest: its UID.
+async fn waypoint(client: &Client, gateway: &Owner<'_>, common: &Common) -> Result<String, Problem> {
+    let api: Api<Waypoint> = Api::namespaced(client.clone(), gateway.namespace);
+    let at = Place { kind: "Waypoint", namespace: gateway.namespace, name: gateway.name };
+    if let Some(there) = at.answered(api.get_opt(gateway.name)).await? {
+        at.must_be_owned(&there.metadata, gateway.uid)?;
+    }
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let desired = Patch::Apply(desired::waypoint(gateway, common));
+    let written = at.answered(api.patch(gateway.name, &parameters, &desired)).await?;
+    Ok(written.metadata.uid.unwrap_or_default())
 }
 
 /// What the Gateway's parameters change.
@@ -314,8 +332,8 @@ impl Place<'_> {
         }
     }
 
-    fn must_be_owned(&self, there: &DynamicObject, by: &str) -> Result<(), Problem> {
-        let owners = there.metadata.owner_references.iter().flatten();
+    fn must_be_owned(&self, there: &ObjectMeta, by: &str) -> Result<(), Problem> {
+        let owners = there.owner_references.iter().flatten();
         if owners.into_iter().any(|owner| owner.uid == by) {
             return Ok(());
         }

@@ -3,28 +3,22 @@
 use std::time::Duration;
 
 use ambit_kube::Access;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::{Api, ListParams};
 use kube::{Client, Error, ResourceExt};
 use tokio::time::{Instant, sleep};
 
-use crate::apply::{Manifest, is_absent};
+use crate::apply::Manifest;
 use crate::args::{SettingsArgs, UninstallArgs};
 use crate::install::{InstallError, manifests};
 use crate::{NAMESPACE, PART_OF};
 
-/// What control makes of a Gateway.
-const OF_WAYPOINTS: [(&str, &str, &str); 5] = [
-    ("apps", "v1", "Deployment"),
-    ("policy", "v1", "PodDisruptionBudget"),
-    ("", "v1", "Service"),
-    ("", "v1", "ConfigMap"),
-    ("", "v1", "ServiceAccount"),
-];
-
-/// The labels of all that.
+/// The labels of what control makes of a Gateway.
 const WAYPOINTS: &str = "app.kubernetes.io/managed-by=ambit,app.kubernetes.io/name=waypoint";
+
+/// The API group by whose absence agents know that the mesh is uninstalled.
+const KNOWN_BY: &str = ".ambit.dev";
 
 /// How often the API server is asked.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -46,9 +40,9 @@ pub enum UninstallError {
 }
 
 /// Deletes everything that `ambit install` made, whatever its settings were, in the order that agents need
-/// (docs/adr/007): the definitions of our own kinds, by whose absence an agent that is told to end knows
-/// that the mesh is uninstalled; the agents, which let every pod go; then everything else, among it the
-/// ServiceAccount with which agents ask. At last what control had made of users' Gateways; these stay.
+/// (docs/adr/007): the definition by whose absence an agent that is told to end knows that the mesh is uninstalled; the
+/// agents, which let every pod go; then everything else, among it the ServiceAccount with which agents ask, and the
+/// definition with which what control had made of users' Gateways goes. The Gateways stay.
 ///
 /// # Errors
 /// When something is still there after the time given.
@@ -57,9 +51,7 @@ pub async fn run(access: &Access, args: &UninstallArgs) -> Result<(), UninstallE
     let settings =
         SettingsArgs { files: Vec::new(), assignments: everything.into_iter().map(str::to_owned).collect() };
     let client = ambit_kube::connect(access).await.map_err(InstallError::from)?;
-    let (definitions, others): (Vec<_>, Vec<_>) = manifests(&settings)?
-        .into_iter()
-        .partition(|manifest| manifest.kind.kind == "CustomResourceDefinition");
+    let (definitions, others): (Vec<_>, Vec<_>) = manifests(&settings)?.into_iter().partition(is_known_by);
     let (namespaces, others): (Vec<_>, Vec<_>) =
         others.into_iter().partition(|manifest| manifest.kind.kind == "Namespace");
     let (agents, others): (Vec<_>, Vec<_>) =
@@ -69,8 +61,7 @@ pub async fn run(access: &Access, args: &UninstallArgs) -> Result<(), UninstallE
     wait_until_gone(&client, args.wait, until, "agents", agents_pods).await?;
     delete(&client, others.iter().chain(&namespaces)).await?;
     wait_until_gone(&client, args.wait, until, "the namespace", namespace).await?;
-    // Control, which would make them anew, is gone.
-    delete_waypoints(&client).await?;
+    wait_until_gone(&client, args.wait, until, "waypoints", waypoints).await?;
     say("Ambit is uninstalled. Labels istio.io/dataplane-mode on namespaces stay: they are yours.");
     Ok(())
 }
@@ -83,25 +74,10 @@ async fn delete(client: &Client, manifests: impl Iterator<Item = &Manifest>) -> 
     Ok(())
 }
 
-async fn delete_waypoints(client: &Client) -> Result<(), UninstallError> {
-    for (group, version, kind) in OF_WAYPOINTS {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        let found = all.list_metadata(&ListParams::default().labels(WAYPOINTS)).await.map_err(Box::new)?;
-        for object in found.items.iter().filter(|object| is_of_gateway(&object.metadata)) {
-            let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
-            match api.delete(&name, &DeleteParams::background()).await {
-                Err(error) if !is_absent(&error) => return Err(Box::new(error).into()),
-                Ok(_) | Err(_) => say(&format!("{kind} {namespace}/{name} deleted")),
-            }
-        }
-    }
-    Ok(())
-}
-
-fn is_of_gateway(metadata: &ObjectMeta) -> bool {
-    metadata.owner_references.iter().flatten().any(|owner| owner.kind == "Gateway")
+/// `<plural>.<group>`
+fn is_known_by(manifest: &Manifest) -> bool {
+    let plural = manifest.name.strip_suffix(KNOWN_BY);
+    manifest.kind.kind == "CustomResourceDefinition" && plural.is_some_and(|plural| !plural.contains('.'))
 }
 
 async fn wait_until_gone(
@@ -137,6 +113,14 @@ async fn agents_pods(client: &Client) -> Result<Vec<String>, Error> {
         format!("Pod {} on node {node}", pod.metadata.name.unwrap_or_default())
     };
     Ok(pods.into_iter().map(label).collect())
+}
+
+/// The Deployments that are still there.
+async fn waypoints(client: &Client) -> Result<Vec<String>, Error> {
+    let deployments: Api<Deployment> = Api::all(client.clone());
+    let found = deployments.list_metadata(&ListParams::default().labels(WAYPOINTS)).await?;
+    let label = |namespace: String, name: String| format!("Deployment {namespace}/{name}");
+    Ok(found.iter().map(|one| label(one.namespace().unwrap_or_default(), one.name_any())).collect())
 }
 
 async fn namespace(client: &Client) -> Result<Vec<String>, Error> {

@@ -52,6 +52,8 @@ pub const SECRETS: Kind = namespaced("", "v1", "Secret", "secrets");
 pub const ENDPOINT_SLICES: Kind = namespaced("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices");
 /// A kind of Ambit's own.
 pub const PROXY_REPORTS: Kind = namespaced("ambit.dev", "v1alpha1", "ProxyReport", "proxyreports");
+/// A kind of Ambit's own.
+pub const WAYPOINTS: Kind = namespaced("deploy.ambit.dev", "v1alpha1", "Waypoint", "waypoints");
 /// A kind of Istio's.
 pub const POLICIES: Kind =
     namespaced("security.istio.io", "v1", "AuthorizationPolicy", "authorizationpolicies");

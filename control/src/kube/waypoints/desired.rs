@@ -1,10 +1,12 @@
 //! The objects of a waypoint, from its Gateway. Pure.
 //!
-//! All of them are owned by the Gateway and go with it. Pods pass the `restricted` profile of pod
+//! All of them are owned by the [`Waypoint`], which is the Gateway's, and go with it. Pods pass the `restricted` profile of pod
 //! security.
 
+use kube::Resource;
 use serde_json::{Map, Value, json};
 
+use super::kind::Waypoint;
 use crate::objects::gateway_api::Gateway;
 use crate::objects::meta::StringMap;
 
@@ -48,7 +50,7 @@ pub struct Common {
     pub cluster_id: String,
 }
 
-/// Which Gateway.
+/// A Gateway, or its Waypoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner<'a> {
     /// Its namespace.
@@ -57,6 +59,27 @@ pub struct Owner<'a> {
     pub name: &'a str,
     /// Its UID.
     pub uid: &'a str,
+}
+
+/// What owns the rest.
+pub fn waypoint(gateway: &Owner<'_>, common: &Common) -> Value {
+    json!({
+        "apiVersion": Waypoint::api_version(&()),
+        "kind": Waypoint::kind(&()),
+        "metadata": {
+            "name": gateway.name,
+            "namespace": gateway.namespace,
+            "labels": { GATEWAY_NAME: gateway.name, "app.kubernetes.io/part-of": "ambit" },
+            "ownerReferences": [{
+                "apiVersion": "gateway.networking.k8s.io/v1",
+                "kind": "Gateway",
+                "name": gateway.name,
+                "uid": gateway.uid,
+                "controller": true,
+            }],
+        },
+        "spec": { "gateway": gateway.name, "image": common.image },
+    })
 }
 
 /// A kind of object that a waypoint consists of.
@@ -112,8 +135,8 @@ impl Part {
                 "labels": labels(owner, gateway),
                 "annotations": gateway.spec.infrastructure.annotations,
                 "ownerReferences": [{
-                    "apiVersion": "gateway.networking.k8s.io/v1",
-                    "kind": "Gateway",
+                    "apiVersion": Waypoint::api_version(&()),
+                    "kind": Waypoint::kind(&()),
                     "name": owner.name,
                     "uid": owner.uid,
                     "controller": true,

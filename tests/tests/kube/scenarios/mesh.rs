@@ -24,7 +24,7 @@ use ambit_tests::cluster::crowd::Where;
 use ambit_tests::cluster::kinds::{
     CONFIG_MAPS, CRDS, DESTINATION_RULES, GATEWAY_CLASSES, GATEWAYS, GRPC_ROUTES, HTTP_ROUTES, Kind, LEASES,
     NAMESPACES, NODES, PEER_AUTHENTICATIONS, PODS, POLICIES, PROXY_REPORTS, SERVICE_ACCOUNTS,
-    SERVICE_ENTRIES, TCP_ROUTES, TLS_ROUTES, VIRTUAL_SERVICES, definition,
+    SERVICE_ENTRIES, TCP_ROUTES, TLS_ROUTES, VIRTUAL_SERVICES, WAYPOINTS, definition,
 };
 use ambit_tests::cluster::node::{LEASE_NAMESPACE, Node};
 use ambit_tests::cluster::token::{self, BoundTo};
@@ -100,8 +100,11 @@ impl<'a> Mesh<'a> {
         for text in definitions.split("\n---\n").filter(|text| text.contains("apiVersion")) {
             let definition: Value = serde_saphyr::from_str(text)?;
             let name = definition["metadata"]["name"].as_str().context("a definition without a name")?;
+            let kinds = [PROXY_REPORTS, WAYPOINTS];
+            let is_it = |kind: &Kind| name == format!("{}.{}", kind.plural, kind.group);
+            let kind = kinds.into_iter().find(is_it).with_context(|| format!("{name} is not known here"))?;
             if self.place.api(CRDS).get_opt(name).await?.is_none() {
-                self.place.define(PROXY_REPORTS, definition).await?;
+                self.place.define(kind, definition).await?;
             }
         }
         Ok(())

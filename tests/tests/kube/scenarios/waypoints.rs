@@ -2,6 +2,7 @@
 
 use ambit_tests::cluster::kinds::{
     BUDGETS, CONFIG_MAPS, DEPLOYMENTS, EVENTS, GATEWAY_CLASSES, GATEWAYS, Kind, SERVICE_ACCOUNTS, SERVICES,
+    WAYPOINTS,
 };
 use ambit_tests::wait::until_answered;
 use anyhow::{Context, Result, ensure};
@@ -68,10 +69,14 @@ pub(crate) async fn a_gateway_is_deployed_and_what_others_made_is_left_alone(mes
     let control = mesh.control("control-a")?;
     control.ready(START).await?;
 
+    // A waypoint goes with its Gateway, and with the definition of what the Gateway owns.
+    let waypoint = deployed(mesh, WAYPOINTS).await?;
+    let owner = waypoint.owner_references().first().context("the Waypoint has no owner")?;
+    ensure!(owner.kind == "Gateway" && owner.name == "waypoint", "the Waypoint is owned by {owner:?}");
     for kind in PARTS {
         let object = deployed(mesh, kind).await?;
         let owner = object.metadata.owner_references.iter().flatten().next().context("it has no owner")?;
-        ensure!(owner.kind == "Gateway" && owner.name == "waypoint", "{} is owned by {owner:?}", kind.kind);
+        ensure!(owner.uid == waypoint.uid().unwrap_or_default(), "{} is owned by {owner:?}", kind.kind);
     }
     let deployment = deployed(mesh, DEPLOYMENTS).await?;
     ensure!(deployment.data["spec"]["replicas"] == 2, "{}", deployment.data);
