@@ -107,9 +107,11 @@ async fn run(
         let _ = stopped.await;
     }));
     let (resources, subscribers) = (facts.resources.clone(), facts.subscribers.clone());
+    let generations = facts.generations.clone();
     tokio::select! {
         () = stop => {}
-        () = reports::publish::run(client.clone(), &replica, resources, subscribers) => {}
+        () = reports::publish::run(client.clone(), &replica, resources, subscribers.clone()) => {}
+        () = events::of_agents(client.clone(), &replica, generations, subscribers) => {}
         () = write_while_leading(client.clone(), &replica, facts, deploying, leadership) => {}
     }
     // Nothing is written any more: another may.

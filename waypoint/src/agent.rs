@@ -266,6 +266,7 @@ fn xds_client(config: &RunConfig) -> Result<Client, StartError> {
         cluster_id: config.cluster_id.clone(),
         node: node(config),
         role: Role::Waypoint,
+        problems: watch::channel(Vec::new()).1,
         addresses: Interest::Everything,
     }))
 }

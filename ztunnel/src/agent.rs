@@ -20,7 +20,7 @@ use ambit_xds::last_good::{LastGood, Owner, keeper};
 use ambit_xds::session::Interest;
 use http::Uri;
 use http::uri::InvalidUri;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet, spawn_local};
 use tracing::{error, info};
 
@@ -109,13 +109,13 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
     let synced = readiness.register("configuration from control");
     let in_office = readiness.register("hand-over from the agent before");
     let (writer, mut snapshots) = store();
-    let (trigger, watch) = drain::channel();
+    let (trigger, draining) = drain::channel();
     let certificates = Arc::new(certificate_manager(&config)?);
     let node_network = Arc::new(NodeNetwork::open(config.capture.host_netns.as_deref())?);
     let settings = pod_settings(&config, &node_network)?;
-    let client = xds_client(&config)?;
     let discovery = discovery(&config.end)?;
     let cni = Upkeep::prepare(config.node.clone(), &config.cni, config.state_dir.clone(), &readiness)?;
+    let client = xds_client(&config, cni.problems())?;
     let pods = Arc::<Mutex<Vec<PodStatus>>>::default();
 
     let shown = Shown {
@@ -132,7 +132,7 @@ pub async fn run(config: RunConfig, logging: &Logging, metrics: &Metrics) -> Res
         snapshots: snapshots.clone(),
         config: Arc::new(config.data_path.clone()),
         node_network,
-        drain: watch,
+        drain: draining,
     };
     let workers = start_workers(config.data_path.workers, &shared)?;
     drop(shared);
@@ -402,7 +402,7 @@ fn last_good(config: &RunConfig) -> LastGood {
     LastGood::new(&config.state_dir, owner)
 }
 
-fn xds_client(config: &RunConfig) -> Result<Client, StartError> {
+fn xds_client(config: &RunConfig, problems: watch::Receiver<Vec<String>>) -> Result<Client, StartError> {
     Ok(Client::new(Config {
         address: control_address(config)?,
         root_file: config.control.xds_root_file.clone(),
@@ -411,6 +411,7 @@ fn xds_client(config: &RunConfig) -> Result<Client, StartError> {
         node: node(config),
         addresses: Interest::Everything,
         role: ambit_xds::Role::Node,
+        problems,
     }))
 }
 

@@ -1,9 +1,12 @@
 //! Events: what users must see of objects that have no status of ours, and of policies that are not in
-//! force as written. The replica that leads tells them.
+//! force as written. The replica that leads tells them. What an agent says of itself is told of its node, by the replica
+//! that hears it: agents have no rights of their own.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ambit_xds::server::Subscribers;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
@@ -15,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::pace::Pace;
 use super::{FIELD_MANAGER, Replica, at};
 use crate::publish::Generation;
-use plan::{Plan, Telling, tellings};
+use plan::{Plan, Telling, tellings, tellings_of_agents};
 
 pub mod plan;
 
@@ -32,9 +35,32 @@ const TOGETHER: Duration = Duration::from_secs(1);
 /// The pause after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// Tells Events until it is dropped, which is when this replica leads no more, or until control has
+/// Tells Events of the configuration until it is dropped, which is when this replica leads no more, or until control
+/// has nothing more to serve.
+pub async fn run(client: Client, replica: &Replica, generations: watch::Receiver<Arc<Generation>>) {
+    let changes = generations.clone();
+    follow(client, replica, changes, || tellings(&generations.borrow())).await;
+}
+
+/// Tells Events of what the agents connected to this replica say of themselves, until it is dropped or control has
 /// nothing more to serve.
-pub async fn run(client: Client, replica: &Replica, mut generations: watch::Receiver<Arc<Generation>>) {
+pub async fn of_agents(
+    client: Client,
+    replica: &Replica,
+    generations: watch::Receiver<Arc<Generation>>,
+    subscribers: Subscribers,
+) {
+    let wanted = || tellings_of_agents(&generations.borrow().inputs, &subscribers.problems());
+    follow(client, replica, subscribers.progress(), wanted).await;
+}
+
+/// Tells what is wanted at first and after each change, until there are no more of these.
+async fn follow<T>(
+    client: Client,
+    replica: &Replica,
+    mut changes: watch::Receiver<T>,
+    wanted: impl Fn() -> BTreeSet<Telling>,
+) {
     let mut plan = Plan::default();
     let mut pace = Pace::new(BURST, PER_SECOND, Instant::now().into_std());
     let mut look_at = Some(Instant::now());
@@ -43,7 +69,7 @@ pub async fn run(client: Client, replica: &Replica, mut generations: watch::Rece
         let idle = plan.waiting() == 0;
         // An Event that is being told is not cancelled: its arm has come to an end before.
         tokio::select! {
-            changed = generations.changed() => {
+            changed = changes.changed() => {
                 if changed.is_err() {
                     return;
                 }
@@ -51,7 +77,7 @@ pub async fn run(client: Client, replica: &Replica, mut generations: watch::Rece
             }
             () = at(look_at) => {
                 look_at = None;
-                plan.want(tellings(&generations.borrow_and_update().clone()));
+                plan.want(wanted());
             }
             () = sleep_until(tell_at), if !idle => {
                 let now = Instant::now();

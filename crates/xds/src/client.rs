@@ -13,13 +13,14 @@ use ambit_mesh::snapshot::Change;
 use ambit_proto::envoy::config::core::v3::Node;
 use ambit_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use http::Uri;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::Streaming;
 use tracing::{info, warn};
 
 pub use connect::ConnectError;
 
 use crate::backoff::Backoff;
+use crate::problems;
 use crate::resource_type::Role;
 use crate::session::{Interest, Session};
 use metrics::Termination;
@@ -41,6 +42,8 @@ pub struct Config {
     pub addresses: Interest,
     /// Which types to ask for.
     pub role: Role,
+    /// What a person should know of us: told when it changes, and on each stream. Without any, drop the sender.
+    pub problems: watch::Receiver<Vec<String>>,
 }
 
 /// What one response brought.
@@ -124,14 +127,20 @@ impl Client {
         demand: &mut mpsc::Receiver<Vec<String>>,
         apply: &mut impl FnMut(Batch),
     ) -> Result<(), tonic::Status> {
+        if !self.config.problems.borrow().is_empty() {
+            self.config.problems.mark_changed();
+        }
         loop {
-            // Both arms lose nothing when cancelled: they only receive.
+            // The arms lose nothing when cancelled: they only receive.
             let requests = tokio::select! {
                 response = stream.responses.message() => match response? {
                     Some(response) => self.on_response(response, apply),
                     None => return Ok(()),
                 },
                 Some(names) = demand.recv() => self.session.subscribe(names).into_iter().collect(),
+                Ok(()) = self.config.problems.changed() => {
+                    vec![problems::request(&self.config.node, &self.config.problems.borrow_and_update())]
+                }
             };
             for request in requests {
                 // If the stream is gone, receiving from it says why.

@@ -12,6 +12,7 @@ pub mod backoff;
 pub mod client;
 pub mod convert;
 pub mod last_good;
+mod problems;
 pub mod resource_type;
 pub mod resources;
 pub mod server;

@@ -93,6 +93,7 @@ fn all() -> Vec<Trial> {
         scenarios::waypoints::a_gateway_is_deployed_and_what_others_made_is_left_alone,
         scenarios::waypoints::what_a_config_map_asks_for_is_deployed,
         scenarios::waypoints::a_service_says_which_waypoint_it_is_bound_to,
+        scenarios::agents::what_an_agent_says_of_itself_is_told_of_its_node,
         scenarios::permissions::the_shipped_role_is_used_whole,
     ];
     contract.into_iter().chain(scenarios).collect()

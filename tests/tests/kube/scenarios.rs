@@ -1,5 +1,6 @@
 //! What the control service makes of an API server: scenarios that run the real program.
 
+pub(crate) mod agents;
 pub(crate) mod crds;
 pub(crate) mod faults;
 pub(crate) mod mesh;

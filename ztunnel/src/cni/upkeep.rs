@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use ambit_runtime::readiness::{Readiness, Ready};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::error;
 
 use super::SOCKET;
@@ -20,7 +20,16 @@ use crate::state::SnapshotReader;
 pub struct Upkeep {
     server: Server,
     list: Keeper,
-    chain: Option<(Installation, Ready)>,
+    chain: Option<Chain>,
+    problems: watch::Receiver<Vec<String>>,
+}
+
+/// What it takes to keep the plugin in the node's chain.
+#[derive(Debug)]
+struct Chain {
+    installation: Installation,
+    ready: Ready,
+    problems: watch::Sender<Vec<String>>,
 }
 
 impl Upkeep {
@@ -38,12 +47,19 @@ impl Upkeep {
         let server = Server::bind(&state_dir.join(SOCKET))?;
         let lists = PluginSettings::new(&settings.plugin, state_dir.clone()).lists();
         let directories = settings.cni_conf_dir.clone().zip(settings.cni_bin_dir.clone());
+        let (told, problems) = watch::channel(Vec::new());
         let chain = directories.map(|(cni_conf_dir, cni_bin_dir)| {
             let directories = CniDirectories { cni_conf_dir, cni_bin_dir };
             let installation = Installation::new(&directories, &settings.plugin, state_dir);
-            (installation, readiness.register("CNI plugin in the node's chain"))
+            let ready = readiness.register("CNI plugin in the node's chain");
+            Chain { installation, ready, problems: told }
         });
-        Ok(Self { server, list: Keeper::new(node, lists), chain })
+        Ok(Self { server, list: Keeper::new(node, lists), chain, problems })
+    }
+
+    /// What keeps the plugin out of the chain, while something does: a person has to see to it.
+    pub fn problems(&self) -> watch::Receiver<Vec<String>> {
+        self.problems.clone()
     }
 
     /// Does it until the future is dropped. What the plugin asks goes to whoever manages the pods.
@@ -59,13 +75,13 @@ async fn first_of(mut snapshots: SnapshotReader) {
     while snapshots.load().is_none() && snapshots.changed().await {}
 }
 
-async fn keep_chained(chain: Option<(Installation, Ready)>, listed: oneshot::Receiver<()>) {
-    let Some((installation, ready)) = chain else { return };
+async fn keep_chained(chain: Option<Chain>, listed: oneshot::Receiver<()>) {
+    let Some(Chain { installation, ready, problems }) = chain else { return };
     // Without a sender the agent is ending.
     if listed.await.is_err() {
         return;
     }
-    match install::Keeper::start(installation, ready) {
+    match install::Keeper::start(installation, ready, problems) {
         // It is kept until this future is dropped.
         Ok(_keeper) => std::future::pending().await,
         Err(error) => error!(%error, "the CNI plugin is not installed: the system refuses a thread"),

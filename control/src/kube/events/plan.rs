@@ -12,9 +12,9 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 
-use crate::inputs::Entry;
+use crate::inputs::{Entry, Inputs};
 use crate::kube::status::desired::{Head, shortened};
-use crate::objects::{Kind, ObjectKey};
+use crate::objects::{Kind, KnownKind, ObjectKey};
 use crate::publish::Generation;
 use crate::status::{Verdict, verdict};
 use crate::translate::Reason;
@@ -118,6 +118,19 @@ pub fn tellings(generation: &Generation) -> BTreeSet<Telling> {
         telling(key, entry, Weight::Warning, verdict.label(), action, &message)
     });
     noted.chain(judged).collect()
+}
+
+/// What users must see of what agents say of themselves, by their nodes.
+pub fn tellings_of_agents(inputs: &Inputs, problems: &[(Arc<str>, Vec<Arc<str>>)]) -> BTreeSet<Telling> {
+    let of_node = |(node, problems): &(Arc<str>, Vec<Arc<str>>)| -> Vec<Telling> {
+        let key = ObjectKey { kind: Kind::Known(KnownKind::Node), namespace: None, name: Arc::clone(node) };
+        let Some(entry) = inputs.entry(&key) else { return Vec::new() };
+        let told = problems.iter().filter_map(|problem| {
+            telling(&key, entry, Weight::Warning, "NodeAgentProblem", "Report", problem)
+        });
+        told.collect()
+    };
+    problems.iter().flat_map(of_node).collect()
 }
 
 /// How grave a note is, and what control does; `None` for what a status tells well enough: policies

@@ -16,6 +16,7 @@ const PROXIES: usize = 1_000;
 const EXCEPTIONS: usize = 500;
 const REFUSALS: usize = 50;
 const REFUSED_NAMES: usize = 5;
+const PROBLEMS: usize = 2;
 const REFUSAL_OCTETS: usize = 256;
 const ID_OCTETS: usize = 128;
 
@@ -98,11 +99,14 @@ fn split(exceptions: &BTreeMap<Arc<str>, Counts>) -> (Vec<Named<'_>>, Vec<Named<
 }
 
 fn proxies(known: &[Proxy]) -> Vec<ReportedProxy> {
-    let mut words_left = REFUSALS;
+    let (mut words_left, mut problems_left) = (REFUSALS, REFUSALS);
     let mut reported = |proxy: &Proxy| {
         let has_words = proxy.refusal.is_some() && words_left > 0;
         words_left -= usize::from(has_words);
         let names = if has_words { REFUSED_NAMES } else { 0 };
+        let has_problems = !proxy.problems.is_empty() && problems_left > 0;
+        problems_left -= usize::from(has_problems);
+        let problems = if has_problems { PROBLEMS } else { 0 };
         ReportedProxy {
             node: proxy.node.to_string(),
             id: cut(&proxy.id, ID_OCTETS).to_owned(),
@@ -114,6 +118,12 @@ fn proxies(known: &[Proxy]) -> Vec<ReportedProxy> {
                 .map(|words| cut(words, REFUSAL_OCTETS).to_owned())
                 .unwrap_or_default(),
             refused: proxy.refused.iter().take(names).map(ToString::to_string).collect(),
+            problems: proxy
+                .problems
+                .iter()
+                .take(problems)
+                .map(|text| cut(text, REFUSAL_OCTETS).to_owned())
+                .collect(),
         }
     };
     known.iter().take(PROXIES).map(&mut reported).collect()
@@ -153,6 +163,7 @@ mod tests {
             lacking: 5_000,
             refusal: Some("\u{e9}".repeat(10_000)),
             refused: refused.clone(),
+            problems: vec!["\u{e9}".repeat(10_000).into(); 8],
         };
         let counts =
             Counts { version: "0".repeat(32).into(), wanted: 2_000, acknowledged: 1, refused: 1_000 };
@@ -186,6 +197,7 @@ mod tests {
             lacking: 0,
             refusal: None,
             refused: Vec::new(),
+            problems: Vec::new(),
         };
         let standing =
             Standing { proxies: (0..500).map(proxy).collect(), want_everything: 500, ..Standing::default() };
@@ -215,6 +227,7 @@ mod tests {
             lacking,
             refusal: (!refused.is_empty()).then(|| "too large".to_owned()),
             refused: refused.iter().map(|name| (*name).into()).collect(),
+            problems: Vec::new(),
         };
         let of = |proxies: Vec<Proxy>| observed(Standing { proxies, ..Standing::default() }, 0);
         let report = report(&Layers {

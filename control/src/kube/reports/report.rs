@@ -105,4 +105,7 @@ pub struct ReportedProxy {
     /// Policies that it refuses, at most five of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<String>,
+    /// What it says of itself that a person should know, at most two sentences; of at most 50 proxies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
 }

@@ -158,6 +158,10 @@ fn installation(overview: &Overview) -> Vec<Finding> {
         let message = format!("{} have not acknowledged the configuration", behind.join(", "));
         findings.push(finding("configuration", Verdict::Warning, message));
     }
+    for agent in &overview.agents {
+        let told = agent.problems.iter().map(|problem| format!("{}: {problem}", agent.node));
+        findings.extend(told.map(|message| finding("agents", Verdict::Bad, message)));
+    }
     let pending: u64 = overview.agents.iter().filter_map(|agent| agent.pending).sum();
     if pending > 0 {
         let message = format!("{pending} enrolled pods are not captured: see /config_dump of their agents");
@@ -224,6 +228,7 @@ mod tests {
             captured: Some(1),
             pending: Some(pending),
             certificate_expires_in: Some(expires),
+            problems: Vec::new(),
         };
         let installed = |control_ready, agent| Facts {
             overview: Some(Overview { control_ready, control: 2, enrolled: Vec::new(), agents: vec![agent] }),
@@ -231,6 +236,11 @@ mod tests {
         };
         let good = installed(2, agent(true, 0, 40_000));
         assert!(findings(&good).iter().all(|finding| finding.verdict == Verdict::Good));
+        let troubled = Agent { problems: vec!["the chain is broken".to_owned()], ..agent(true, 0, 40_000) };
+        let told = findings(&installed(2, troubled));
+        assert!(
+            told.iter().any(|one| one.verdict == Verdict::Bad && one.message == "a: the chain is broken")
+        );
         for (subject, facts) in [
             ("control", installed(0, agent(true, 0, 40_000))),
             ("agents", installed(2, agent(false, 0, 40_000))),

@@ -16,8 +16,15 @@ const AGENT: &str = "ztunnel~";
 /// Reports of all replicas.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reports {
-    /// By node: the replica, and whether everything is acknowledged.
-    by_node: BTreeMap<String, (String, bool)>,
+    by_node: BTreeMap<String, Reported>,
+}
+
+/// What is reported of one agent.
+#[derive(Clone, Debug, PartialEq)]
+struct Reported {
+    replica: String,
+    in_sync: bool,
+    problems: Vec<String>,
 }
 
 impl Reports {
@@ -37,7 +44,7 @@ impl Reports {
     }
 
     fn of(reports: &[DynamicObject]) -> Self {
-        let mut by_node = BTreeMap::new();
+        let mut by_node = BTreeMap::<String, Reported>::new();
         for report in reports {
             let replica = report.metadata.name.clone().unwrap_or_default();
             for proxy in report.data.pointer("/spec/proxies").and_then(Value::as_array).into_iter().flatten()
@@ -47,12 +54,17 @@ impl Reports {
                 if !proxy["id"].as_str().is_some_and(|id| id.starts_with(AGENT)) {
                     continue;
                 }
-                let is_in_sync = proxy["lacking"].as_u64() == Some(0);
+                let problems = proxy["problems"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                let one = Reported {
+                    replica: replica.clone(),
+                    in_sync: proxy["lacking"].as_u64() == Some(0),
+                    problems: problems.map(str::to_owned).collect(),
+                };
                 // An agent that moves from one replica to another is in both reports for a moment.
-                by_node
-                    .entry(node.to_owned())
-                    .and_modify(|(_, in_sync): &mut (String, bool)| *in_sync |= is_in_sync)
-                    .or_insert_with(|| (replica.clone(), is_in_sync));
+                match by_node.get_mut(node) {
+                    Some(known) => known.in_sync |= one.in_sync,
+                    None => drop(by_node.insert(node.to_owned(), one)),
+                }
             }
         }
         Self { by_node }
@@ -60,12 +72,17 @@ impl Reports {
 
     /// The replica that the agent of `node` is connected to.
     pub fn replica_of(&self, node: &str) -> Option<&str> {
-        self.by_node.get(node).map(|(replica, _)| replica.as_str())
+        self.by_node.get(node).map(|reported| reported.replica.as_str())
     }
 
     /// Whether the agent of `node` has acknowledged everything.
     pub fn is_in_sync(&self, node: &str) -> Option<bool> {
-        self.by_node.get(node).map(|(_, in_sync)| *in_sync)
+        self.by_node.get(node).map(|reported| reported.in_sync)
+    }
+
+    /// What the agent of `node` says that a person should know.
+    pub fn problems_of(&self, node: &str) -> &[String] {
+        self.by_node.get(node).map_or(&[], |reported| &reported.problems)
     }
 }
 
@@ -80,13 +97,15 @@ mod tests {
             "apiVersion": "ambit.dev/v1alpha1", "kind": "ProxyReport", "metadata": {"name": "control-x"},
             "spec": {"proxies": [
                 {"node": "a", "id": "ztunnel~a", "lacking": 0},
-                {"node": "b", "id": "ztunnel~b", "lacking": 2},
+                {"node": "b", "id": "ztunnel~b", "lacking": 2, "problems": ["the chain is broken"]},
                 {"node": "b", "id": "waypoint~b", "lacking": 0},
             ]},
         });
         let reports = Reports::of(&[serde_json::from_value(report).unwrap()]);
         assert_eq!((reports.replica_of("a"), reports.is_in_sync("a")), (Some("control-x"), Some(true)));
         assert_eq!((reports.replica_of("b"), reports.is_in_sync("b")), (Some("control-x"), Some(false)));
+        assert_eq!(reports.problems_of("b"), ["the chain is broken"]);
+        assert!(reports.problems_of("a").is_empty() && reports.problems_of("c").is_empty());
         assert_eq!((reports.replica_of("c"), reports.is_in_sync("c")), (None, None));
     }
 }

@@ -78,6 +78,8 @@ pub struct Agent {
     pub pending: Option<u64>,
     /// Seconds until the first of its certificates expires.
     pub certificate_expires_in: Option<u64>,
+    /// What it says that a person should know.
+    pub problems: Vec<String>,
 }
 
 impl Overview {
@@ -164,6 +166,7 @@ impl Agent {
             certificate_expires_in: expiry
                 .filter(|expiry| *expiry > 0.0)
                 .map(|expiry| (expiry - facts.now.as_secs_f64()).max(0.0) as u64),
+            problems: facts.reports.problems_of(name).to_vec(),
             pod: pod_name,
         }
     }
@@ -181,7 +184,11 @@ impl fmt::Display for Overview {
         }
         let head = ["NODE", "READY", "VERSION", "CONTROL", "IN SYNC", "CAPTURED", "PENDING", "CERTIFICATES"];
         let rows: Vec<_> = self.agents.iter().map(Agent::row).collect();
-        write!(f, "{}", table(head, &rows))
+        write!(f, "{}", table(head, &rows))?;
+        for agent in &self.agents {
+            agent.problems.iter().try_for_each(|problem| writeln!(f, "\n{}: {problem}", agent.node))?;
+        }
+        Ok(())
     }
 }
 

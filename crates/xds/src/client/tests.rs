@@ -82,6 +82,16 @@ impl Server {
         self.task.await.unwrap().unwrap();
     }
 
+    /// Waits until its one subscriber says just this of itself.
+    async fn knows(&self, problems: &[&str]) {
+        let knows = |_: &u64| {
+            let status = self.subscribers.status();
+            status.len() == 1 && status[0].problems.iter().map(|text| &**text).eq(problems.iter().copied())
+        };
+        let mut progress = self.subscribers.progress();
+        tokio::time::timeout(PATIENCE, progress.wait_for(knows)).await.unwrap().unwrap();
+    }
+
     /// Waits until the subscribers have come so far.
     async fn programmed(&self, name: &str, expected: Programmed) {
         let mut progress = self.subscribers.progress();
@@ -95,6 +105,7 @@ impl Server {
 struct Agent {
     state: watch::Receiver<(State, bool)>,
     demand: mpsc::Sender<Vec<String>>,
+    problems: watch::Sender<Vec<String>>,
     task: JoinHandle<Infallible>,
     files: TempDir,
 }
@@ -104,6 +115,7 @@ impl Agent {
         let files = tempfile::tempdir().unwrap();
         write(files.path(), "root.pem", &authority.root);
         write(files.path(), "token", token);
+        let (problems, of_itself) = watch::channel(Vec::new());
         let client = Client::new(Config {
             address: format!("https://localhost:{port}").parse().unwrap(),
             root_file: files.path().join("root.pem"),
@@ -112,6 +124,7 @@ impl Agent {
             node: Node { id: "agent".into(), ..Node::default() },
             addresses,
             role: Role::Node,
+            problems: of_itself,
         });
         let (demand, names) = mpsc::channel(1);
         let (applied, state) = watch::channel((State::default(), false));
@@ -122,7 +135,7 @@ impl Agent {
             });
         };
         let task = tokio::spawn(client.run(names, apply));
-        Self { state, demand, task, files }
+        Self { state, demand, problems, task, files }
     }
 
     /// Waits until the client is synced and holds these workloads, on these nodes, and no other.
@@ -218,6 +231,26 @@ async fn a_subscriber_that_leaves_is_forgotten() {
 }
 
 #[tokio::test]
+async fn a_server_knows_what_a_client_says_of_itself_also_after_a_restart() {
+    let authority = Authority::new();
+    let server = Server::start(any_port(), &authority, generation(&[("a", "n1")])).await;
+    let mut agent = Agent::start(server.address.port(), &authority, TOKEN, Interest::Everything);
+    agent.holds(&[("a", "n1")]).await;
+    agent.problems.send_replace(vec!["the chain is broken".to_owned()]);
+    server.knows(&["the chain is broken"]).await;
+    let address = server.address;
+    server.stop().await;
+
+    let server = Server::start(address, &authority, generation(&[("a", "n1")])).await;
+    server.knows(&["the chain is broken"]).await;
+    agent.problems.send_replace(Vec::new());
+    server.knows(&[]).await;
+    // Nothing else was asked for by that.
+    server.publish(generation(&[("b", "n1")]));
+    agent.holds(&[("b", "n1")]).await;
+}
+
+#[tokio::test]
 async fn roots_and_token_are_read_again_for_each_attempt() {
     let (authority, other) = (Authority::new(), Authority::new());
     let server = Server::start(any_port(), &authority, generation(&[("a", "n1")])).await;
@@ -239,6 +272,7 @@ fn config(port: u16, directory: &Path, root: &str, token: &str) -> Config {
         node: Node::default(),
         addresses: Interest::Everything,
         role: Role::Node,
+        problems: watch::channel(Vec::new()).1,
     }
 }
 

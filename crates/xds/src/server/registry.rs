@@ -48,6 +48,7 @@ struct Entry {
 struct Client {
     id: String,
     subscriptions: BTreeMap<ResourceType, Subscriber>,
+    problems: Vec<Arc<str>>,
 }
 
 /// One subscriber at one moment.
@@ -57,6 +58,8 @@ pub struct SubscriberStatus {
     pub node: Arc<str>,
     /// How it calls itself.
     pub id: String,
+    /// What it tells of itself that a person should know.
+    pub problems: Vec<Arc<str>>,
     /// Its address, where the transport knows one.
     pub peer: Option<SocketAddr>,
     /// Since when it is connected.
@@ -82,6 +85,15 @@ impl Subscribers {
         self.entries().iter().map(|entry| entry.status()).collect()
     }
 
+    /// What those that have problems say of themselves, by the nodes that they have authenticated as.
+    pub fn problems(&self) -> Vec<(Arc<str>, Vec<Arc<str>>)> {
+        let problems = |entry: &Arc<Entry>| {
+            let problems = lock(&entry.client).problems.clone();
+            (!problems.is_empty()).then(|| (Arc::clone(&entry.node), problems))
+        };
+        self.entries().iter().filter_map(problems).collect()
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         lock(&self.0.streams).by_id.len()
@@ -104,7 +116,7 @@ impl Subscribers {
         for entry in self.entries() {
             let client = lock(&entry.client);
             if let Some(subscriber) = client.subscriptions.get(&kind) {
-                standing.add(&entry.node, &client.id, subscriber, generation.of_type(kind));
+                standing.add(&entry.node, &client.id, &client.problems, subscriber, generation.of_type(kind));
             }
         }
         standing
@@ -158,6 +170,7 @@ impl Entry {
         SubscriberStatus {
             node: self.node.clone(),
             id: client.id.clone(),
+            problems: client.problems.clone(),
             peer: self.peer,
             since: self.since,
             subscriptions: client.subscriptions.values().map(Subscriber::status).collect(),
@@ -209,6 +222,11 @@ impl Subscribed {
         drop(client);
         self.registry.advance();
         response
+    }
+
+    pub(super) fn has_problems(&self, problems: Vec<Arc<str>>) {
+        lock(&self.entry.client).problems = problems;
+        self.registry.advance();
     }
 
     pub(super) fn on_change(&self, resources: &Resources, now: Instant) -> Vec<DeltaDiscoveryResponse> {

@@ -33,6 +33,8 @@ pub struct Proxy {
     pub refusal: Option<String>,
     /// What it refuses.
     pub refused: Vec<Arc<str>>,
+    /// What it tells of itself that a person should know.
+    pub problems: Vec<Arc<str>>,
 }
 
 /// How far one resource has come.
@@ -54,6 +56,7 @@ impl Standing {
         &mut self,
         node: &Arc<str>,
         id: &str,
+        problems: &[Arc<str>],
         subscriber: &Subscriber,
         generation: &Collection,
     ) {
@@ -87,6 +90,7 @@ impl Standing {
             lacking: lacking.len(),
             refusal: refusal.map(|refusal| refusal.message.clone()),
             refused,
+            problems: problems.to_vec(),
         });
     }
 
@@ -167,7 +171,7 @@ mod tests {
     fn standing(clients: &[Client], generation: &Resources) -> Standing {
         let mut standing = Standing::default();
         for client in clients {
-            standing.add(&client.node, "id", &client.subscriber, generation.of_type(KIND));
+            standing.add(&client.node, "id", &[], &client.subscriber, generation.of_type(KIND));
         }
         standing
     }

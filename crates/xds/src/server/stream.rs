@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 
 use super::registry::Subscribed;
 use crate::ResourceType;
+use crate::problems;
 use crate::resources::Resources;
 
 pub(super) struct Stream {
@@ -50,6 +51,10 @@ impl Stream {
     }
 
     fn on_request(&mut self, request: &DeltaDiscoveryRequest) -> Vec<DeltaDiscoveryResponse> {
+        if let Some(problems) = problems::told(request) {
+            self.subscribed.has_problems(problems);
+            return Vec::new();
+        }
         let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
             debug!(node = self.subscribed.node(), type_url = request.type_url, "asked for an unknown type");
             return Vec::new();

@@ -16,6 +16,7 @@ use ambit_xds::session::Interest;
 use anyhow::{Context, Result};
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::role::Role;
 use crate::place::{CONTRACT, Place};
@@ -158,8 +159,19 @@ impl<'a> Mesh<'a> {
 
     /// Connects to a replica as the agent of the node does.
     pub(crate) async fn observe(&self, control: &Control) -> Result<Observer> {
+        // It has nothing to say of itself.
+        let (_, problems) = watch::channel(Vec::new());
+        Ok(Observer::start(self.agent_of(control, problems).await?))
+    }
+
+    /// The same, with what the agent has to say of itself.
+    pub(crate) async fn agent_of(
+        &self,
+        control: &Control,
+        problems: watch::Receiver<Vec<String>>,
+    ) -> Result<Config> {
         let (root_file, token_file) = (self.root_file().await?, self.token_file().await?);
-        Ok(Observer::start(Config {
+        Ok(Config {
             address: control.url()?,
             root_file,
             token_file,
@@ -167,7 +179,8 @@ impl<'a> Mesh<'a> {
             node: XdsNode { id: format!("ztunnel~{}", control.name()), ..XdsNode::default() },
             addresses: Interest::Everything,
             role: ambit_xds::Role::Node,
-        }))
+            problems,
+        })
     }
 
     /// What workloads trust, as control publishes it.

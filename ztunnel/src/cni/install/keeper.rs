@@ -14,6 +14,7 @@ use ambit_runtime::readiness::Ready;
 use metrics::{counter, gauge};
 use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::chain::{Chained, Present, Waiting};
@@ -29,6 +30,10 @@ const RESCAN: Duration = Duration::from_secs(60);
 
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// What is said where another program has its way.
+const INSISTED: &str = "another program insists on a node's chain without the CNI plugin. Until it is configured to keep the \
+                        plugin, pods of the mesh start uncaptured and are captured a moment later";
 
 /// A running watch. Dropping it stops the thread and leaves the plugin where it is.
 #[derive(Debug)]
@@ -46,15 +51,21 @@ enum Wake {
 }
 
 impl Keeper {
-    /// Starts to keep the plugin installed. `ready` says whether it is.
+    /// Starts to keep the plugin installed. `ready` says whether it is, and `problems` what prevents it that a person
+    /// has to see to.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(installation: Installation, ready: Ready) -> io::Result<Self> {
+    pub fn start(
+        installation: Installation,
+        ready: Ready,
+        problems: watch::Sender<Vec<String>>,
+    ) -> io::Result<Self> {
         let (wake, wakes) = channel();
         let watch = Watch {
             installation,
             ready,
+            problems,
             wake: wake.clone(),
             watcher: None,
             repairs: Repairs::default(),
@@ -80,6 +91,7 @@ impl Drop for Keeper {
 struct Watch {
     installation: Installation,
     ready: Ready,
+    problems: watch::Sender<Vec<String>>,
     wake: Sender<Wake>,
     watcher: Option<Watched>,
     repairs: Repairs,
@@ -116,6 +128,7 @@ impl Watch {
                 Ok(next_look) => next_look,
                 Err(error) => {
                     warn!(%error, "the CNI plugin is not in the node's chain: trying again");
+                    self.tell(vec![format!("the CNI plugin cannot be put into the node's chain: {error}")]);
                     RETRY
                 }
             };
@@ -166,11 +179,9 @@ impl Watch {
                 Ok(())
             }
             Permission::GiveWay { until } => {
-                error!(
-                    file,
-                    "another program insists on a node's chain without the CNI plugin: giving way. Until it is configured to keep the plugin, pods of the mesh start uncaptured and are captured a moment later"
-                );
+                error!(file, "giving way: {INSISTED}");
                 self.enter(State::GivenWay);
+                self.tell(vec![format!("{file}: {INSISTED}")]);
                 Err(until.saturating_duration_since(now))
             }
             Permission::Wait { until } => Err(until.saturating_duration_since(now)),
@@ -194,7 +205,17 @@ impl Watch {
         } else {
             self.ready.unready()
         }
+        self.tell(Vec::new());
         self.state = state;
+    }
+
+    /// What prevents it now.
+    fn tell(&self, problems: Vec<String>) {
+        self.problems.send_if_modified(|told| {
+            let is_new = *told != problems;
+            *told = problems;
+            is_new
+        });
     }
 
     fn keep_watching(&mut self) {
@@ -281,10 +302,11 @@ mod tests {
 
     /// A watch without its thread: the test says when it looks.
     fn watch_of(installation: Installation, readiness: &Readiness) -> Watch {
+        let problems = watch::Sender::default();
         let (wake, _) = channel();
         let ready = readiness.register("CNI plugin");
         let (repairs, state) = (Repairs::default(), State::New);
-        Watch { installation, ready, wake, watcher: None, repairs, state, was_chained: false }
+        Watch { installation, ready, problems, wake, watcher: None, repairs, state, was_chained: false }
     }
 
     #[tokio::test]
@@ -294,7 +316,7 @@ mod tests {
         let program = installation.bin_dir.join(PROGRAM);
         let readiness = Readiness::default();
         let ready = readiness.register("CNI plugin");
-        let keeper = Keeper::start(installation, ready).unwrap();
+        let keeper = Keeper::start(installation, ready, watch::Sender::default()).unwrap();
         fs::create_dir_all(&conf_dir).unwrap();
         write(&conf_dir, "10-net.conflist", CONF);
         readiness.ready().await;
@@ -331,6 +353,7 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(conf_dir.join("10-net.conflist")).unwrap(), CONF);
         assert_eq!(readiness.pending(), ["CNI plugin"]);
+        assert_eq!(*watch.problems.borrow(), [format!("10-net.conflist: {INSISTED}")]);
         assert!(watch.look().unwrap() > RESCAN, "it is left alone for a while");
     }
 

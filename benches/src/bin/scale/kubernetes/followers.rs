@@ -78,6 +78,7 @@ impl Followers {
                 node: Node { id: format!("ztunnel~{node}"), ..Node::default() },
                 addresses: Interest::Everything,
                 role: ambit_xds::Role::Node,
+                problems: watch::channel(Vec::new()).1,
             });
             let (expected, publish) = (Arc::clone(&expected), Arc::clone(&publish));
             tasks.spawn(async move {

@@ -37,6 +37,7 @@ fn replica(generation: &Collection, proxies: usize, exceptions: &[(&str, usize, 
             lacking: 0,
             refusal: refuses.clone().next().map(|_| "too large".to_owned()),
             refused: refuses.map(|(name, ..)| (*name).into()).collect(),
+            problems: Vec::new(),
         }
     };
     let standing = Standing {
