@@ -82,7 +82,7 @@ fn check(name: &str, status: u16, reached: &[String], expected: Expect<'_>) {
 }
 
 /// The path that is asked for, and what becomes of it where `/admin*` is denied.
-const PATHS: [(&str, Expect<'static>); 31] = [
+const PATHS: [(&str, Expect<'static>); 33] = [
     ("/admin", Refused(403)),
     ("/admin/", Refused(403)),
     ("/admin?x=1", Refused(403)),
@@ -100,6 +100,7 @@ const PATHS: [(&str, Expect<'static>); 31] = [
     ("/admin%", Refused(400)),
     ("/admin%zz", Refused(400)),
     ("/%2561dmin", Refused(400)),
+    ("/%25%36%31dmin", Refused(400)),
     ("//admin", Refused(400)),
     ("/open//admin", Refused(400)),
     ("/./admin", Refused(400)),
@@ -110,6 +111,7 @@ const PATHS: [(&str, Expect<'static>); 31] = [
     ("/open/..;/admin", Refused(400)),
     ("/open%2f..%2fadmin", Refused(400)),
     ("/open/%252e%252e/admin", Refused(400)),
+    ("/open/%25%32e%252%65/admin", Refused(400)),
     // In one form, the one that was judged.
     ("/open%41?x=/../admin%2f;//", Sent("GET /openA?x=/../admin%2f;// HTTP/1.1\r\n")),
     ("/open/%c3%a4%7e", Sent("GET /open/%C3%A4~ HTTP/1.1\r\n")),

@@ -124,7 +124,6 @@ fn plain(path: &str) -> Result<String, Ambiguity> {
                     b'/' => return Err(Ambiguity::EncodedSlash),
                     b'\\' => return Err(Ambiguity::Backslash),
                     b';' => return Err(Ambiguity::Parameter),
-                    b'%' if escaped(rest.as_str()).is_some() => return Err(Ambiguity::TwiceEncoded),
                     0..=0x1f | 0x7f => return Err(Ambiguity::EncodedControl),
                     octet if is_unreserved(octet) => plain.push(char::from(octet)),
                     octet => {
@@ -144,6 +143,11 @@ fn plain(path: &str) -> Result<String, Ambiguity> {
 }
 
 fn structure(plain: &str) -> Option<Ambiguity> {
+    // In what was decoded: the digits may have been written in escapes themselves.
+    let mut percents = plain.match_indices("%25").map(|(at, percent)| &plain[at + percent.len()..]);
+    if percents.any(|after| escaped(after).is_some()) {
+        return Some(Ambiguity::TwiceEncoded);
+    }
     let mut segments = plain.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         if segment == "." || segment == ".." {

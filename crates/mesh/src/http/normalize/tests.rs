@@ -38,6 +38,9 @@ fn what_servers_read_differently_stays_and_is_named() {
         ("/a;b=c", Ambiguity::Parameter),
         ("/a%3bb", Ambiguity::Parameter),
         ("/a%252fb", Ambiguity::TwiceEncoded),
+        ("/a%25%32%46b", Ambiguity::TwiceEncoded),
+        ("/a%252%46b", Ambiguity::TwiceEncoded),
+        ("/a%25%32fb", Ambiguity::TwiceEncoded),
         ("/a%", Ambiguity::InvalidEscape),
         ("/a%zz", Ambiguity::InvalidEscape),
         ("/a%2", Ambiguity::InvalidEscape),
@@ -67,6 +70,16 @@ proptest! {
         {
             let again = normalize(&path.target(path.path())).unwrap();
             prop_assert_eq!(again, path);
+        }
+    }
+
+    /// Escapes of escapes among them.
+    #[test]
+    fn escapes_have_one_form(target in "/(%25|%3[0-9]|%[46][1-6]|%2[efEF0]|[a-f0-9/.]){0,8}") {
+        if let Ok(path) = normalize(&target)
+            && path.ambiguity().is_none()
+        {
+            prop_assert_eq!(normalize(path.path()).unwrap(), path);
         }
     }
 
