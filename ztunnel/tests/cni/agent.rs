@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -17,19 +17,9 @@ pub(crate) use ztunnel::pods::arrival::CniEvent as Event;
 /// Who arrived, left or was checked: the UID, and the namespace that came with it.
 type Seen = (String, Option<NetworkNamespaceId>);
 
-/// How long anything here may take before it counts as hanging.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What an agent was asked so far.
-#[derive(Default)]
-struct Noted {
-    list: Mutex<Vec<Seen>>,
-    grew: Condvar,
-}
-
 /// A running server. Dropping it ends it, as the end of an agent does.
 pub(crate) struct Agent {
-    seen: Arc<Noted>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     prepare: Mutex<Option<oneshot::Sender<()>>>,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -48,7 +38,7 @@ impl Agent {
     /// Leaves a predecessor in its place for now.
     pub(crate) fn start_unprepared(socket: &Path, answer: impl FnMut(Event) + Send + 'static) -> Self {
         let inode_before = inode(socket);
-        let seen = Arc::<Noted>::default();
+        let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let (prepare, prepared) = oneshot::channel::<()>();
         let (end, ended) = oneshot::channel();
         let (bound, is_bound) = oneshot::channel();
@@ -68,7 +58,7 @@ impl Agent {
 
     /// Waits until the socket at the name is another than before.
     pub(crate) fn wait_until_in_place(&self, socket: &Path) {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + Duration::from_secs(10);
         while inode(socket) == self.inode_before {
             assert!(Instant::now() < until, "it does not take the place");
             thread::park_timeout(Duration::from_millis(5));
@@ -77,16 +67,7 @@ impl Agent {
 
     /// What was asked, in its order.
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.seen.list.lock().unwrap().clone()
-    }
-
-    /// The same once there are so many: that a pod has gone is answered before it is noted.
-    pub(crate) fn wait_until_seen(&self, count: usize) -> Vec<Seen> {
-        let list = self.seen.list.lock().unwrap();
-        let is_missing = |list: &mut Vec<Seen>| list.len() < count;
-        let (list, waited) = self.seen.grew.wait_timeout_while(list, PATIENCE, is_missing).unwrap();
-        assert!(!waited.timed_out(), "it was asked only {list:?}");
-        list.clone()
+        self.seen.lock().unwrap().clone()
     }
 }
 
@@ -99,7 +80,7 @@ impl Drop for Agent {
 
 async fn serve(
     socket: PathBuf,
-    seen: Arc<Noted>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     mut answer: impl FnMut(Event),
     bound: oneshot::Sender<()>,
     prepared: oneshot::Receiver<()>,
@@ -119,8 +100,7 @@ async fn serve(
                 CniEvent::Check(check) => (check.pod_uid.to_string(), id(&check.namespace)),
                 CniEvent::Departure(departure) => (departure.pod_uid.to_string(), None),
             };
-            seen.list.lock().unwrap().push(one);
-            seen.grew.notify_all();
+            seen.lock().unwrap().push(one);
             answer(event);
         }
     };
