@@ -113,6 +113,7 @@ impl RequestRecord {
     }
 
     pub(crate) fn endpoint(&self, decision: &OutboundDecision) {
+        self.sent_from.set(None);
         self.ends.endpoint(decision);
     }
 
