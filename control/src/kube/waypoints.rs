@@ -2,8 +2,8 @@
 //! Service, a Deployment and what goes with them.
 //!
 //! What the objects are is decided in [`desired`]. The first is a [`Waypoint`], which the Gateway owns, and which owns
-//! the others. An object of the same name that has another owner is somebody else's, and is left alone: the waypoint is then not deployed, and an Event of the Gateway says why. What
-//! users change about them is merged in [`custom`].
+//! the others. An object of the same name that has another owner is somebody else's, and is left alone: the waypoint is
+//! then not deployed, and an Event of the Gateway says why. What users change about them is merged in [`custom`].
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, CustomResourceExt, Error};
+use kube::{Api, Client, CustomResourceExt, Error, Resource};
 use metrics::counter;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -73,6 +73,8 @@ enum Problem {
         "{kind} {namespace}/{name} exists and was not made for the Gateway: rename one of them, or delete it"
     )]
     NotOurs { kind: &'static str, namespace: String, name: String },
+    #[error("{kind} {namespace}/{name} is of a waypoint that was deleted, and about to go")]
+    Going { kind: &'static str, namespace: String, name: String },
     #[error("{kind} {namespace}/{name}: {source}")]
     Api { kind: &'static str, namespace: String, name: String, source: Box<Error> },
     #[error("{kind} {namespace}/{name}: no answer in time")]
@@ -119,7 +121,9 @@ pub async fn run(
                     wait = RETRY_AFTER;
                     counter!("ambit_control_waypoints_total", "result" => "failed").increment(1);
                     tracing::warn!(gateway = %key, %problem, "the waypoint cannot be deployed");
-                    tell(&client, replica, key, gateway, &problem).await;
+                    if !matches!(problem, Problem::Going { .. }) {
+                        tell(&client, replica, key, gateway, &problem).await;
+                    }
                 }
             }
         }
@@ -189,7 +193,7 @@ async fn deploy(
     let patches = patches(client, namespace, gateway).await?;
     let of_gateway = Owner { namespace, name: &key.name, uid: &gateway.metadata.uid };
     let uid = waypoint(client, &of_gateway, common).await?;
-    let owner = Owner { uid: &uid, ..of_gateway };
+    let owner = Owner { uid: &uid, ..of_gateway.clone() };
     for part in Part::ALL {
         let (group, version, kind, plural) = part.names();
         let resource =
@@ -199,7 +203,17 @@ async fn deploy(
         let mut object = part.object(&owner, gateway, common, roots);
         patches.apply(part, &mut object);
         match at.answered(api.get_opt(owner.name)).await? {
-            Some(there) => at.must_be_owned(&there.metadata, owner.uid)?,
+            Some(there) => {
+                if at.owned(&there.metadata, &[owner.uid, of_gateway.uid])? == of_gateway.uid {
+                    // As versions without Waypoints left it. An object has one owner that controls it.
+                    let own = json!({ "metadata": { "ownerReferences": [desired::owner(&owner)] } });
+                    let parameters = PatchParams {
+                        field_manager: Some(FIELD_MANAGER.to_owned()),
+                        ..PatchParams::default()
+                    };
+                    at.answered(api.patch(owner.name, &parameters, &Patch::Merge(&own))).await?;
+                }
+            }
             None => {
                 let mut first = object.clone();
                 // What is asked for from the beginning is not set to something else first.
@@ -219,7 +233,7 @@ async fn waypoint(client: &Client, gateway: &Owner<'_>, common: &Common) -> Resu
     let api: Api<Waypoint> = Api::namespaced(client.clone(), gateway.namespace);
     let at = Place { kind: "Waypoint", namespace: gateway.namespace, name: gateway.name };
     if let Some(there) = at.answered(api.get_opt(gateway.name)).await? {
-        at.must_be_owned(&there.metadata, gateway.uid)?;
+        at.owned(&there.metadata, &[gateway.uid])?;
     }
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     let desired = Patch::Apply(desired::waypoint(gateway, common));
@@ -332,13 +346,17 @@ impl Place<'_> {
         }
     }
 
-    fn must_be_owned(&self, there: &ObjectMeta, by: &str) -> Result<(), Problem> {
-        let owners = there.owner_references.iter().flatten();
-        if owners.into_iter().any(|owner| owner.uid == by) {
-            return Ok(());
+    /// Which of these owns what is there: their UIDs.
+    fn owned<'b>(&self, there: &ObjectMeta, by: &[&'b str]) -> Result<&'b str, Problem> {
+        let owners = || there.owner_references.iter().flatten();
+        if let Some(uid) = by.iter().find(|uid| owners().any(|owner| owner.uid == ***uid)) {
+            return Ok(uid);
         }
-        let (namespace, name) = (self.namespace.to_owned(), self.name.to_owned());
-        Err(Problem::NotOurs { kind: self.kind, namespace, name })
+        let (kind, namespace, name) = (self.kind, self.namespace.to_owned(), self.name.to_owned());
+        if owners().any(|owner| owner.kind == Waypoint::kind(&()) && owner.name == self.name) {
+            return Err(Problem::Going { kind, namespace, name });
+        }
+        Err(Problem::NotOurs { kind, namespace, name })
     }
 
     fn failed(&self, source: Error) -> Problem {

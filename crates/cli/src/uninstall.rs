@@ -3,18 +3,27 @@
 use std::time::Duration;
 
 use ambit_kube::Access;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{Api, ListParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Client, Error, ResourceExt};
 use tokio::time::{Instant, sleep};
 
-use crate::apply::Manifest;
+use crate::apply::{Manifest, is_absent};
 use crate::args::{SettingsArgs, UninstallArgs};
 use crate::install::{InstallError, manifests};
 use crate::{NAMESPACE, PART_OF};
 
-/// The labels of what control makes of a Gateway.
+/// What control makes of a Gateway.
+const OF_WAYPOINTS: [(&str, &str, &str); 5] = [
+    ("apps", "v1", "Deployment"),
+    ("policy", "v1", "PodDisruptionBudget"),
+    ("", "v1", "Service"),
+    ("", "v1", "ConfigMap"),
+    ("", "v1", "ServiceAccount"),
+];
+
+/// The labels of all that.
 const WAYPOINTS: &str = "app.kubernetes.io/managed-by=ambit,app.kubernetes.io/name=waypoint";
 
 /// The API group by whose absence agents know that the mesh is uninstalled.
@@ -42,7 +51,8 @@ pub enum UninstallError {
 /// Deletes everything that `ambit install` made, whatever its settings were, in the order that agents need
 /// (docs/adr/007): the definition by whose absence an agent that is told to end knows that the mesh is uninstalled; the
 /// agents, which let every pod go; then everything else, among it the ServiceAccount with which agents ask, and the
-/// definition with which what control had made of users' Gateways goes. The Gateways stay.
+/// definition with which what control had made of users' Gateways goes. The Gateways stay. What garbage collection has
+/// missed, which happens when its owner's kind goes at the wrong moment, is deleted at last.
 ///
 /// # Errors
 /// When something is still there after the time given.
@@ -61,7 +71,8 @@ pub async fn run(access: &Access, args: &UninstallArgs) -> Result<(), UninstallE
     wait_until_gone(&client, args.wait, until, "agents", agents_pods).await?;
     delete(&client, others.iter().chain(&namespaces)).await?;
     wait_until_gone(&client, args.wait, until, "the namespace", namespace).await?;
-    wait_until_gone(&client, args.wait, until, "waypoints", waypoints).await?;
+    // Control, which would make them anew, is gone.
+    delete_waypoints(&client).await?;
     say("Ambit is uninstalled. Labels istio.io/dataplane-mode on namespaces stay: they are yours.");
     Ok(())
 }
@@ -72,6 +83,29 @@ async fn delete(client: &Client, manifests: impl Iterator<Item = &Manifest>) -> 
         say(&format!("{} deleted", manifest.label()));
     }
     Ok(())
+}
+
+async fn delete_waypoints(client: &Client) -> Result<(), UninstallError> {
+    for (group, version, kind) in OF_WAYPOINTS {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let found = all.list_metadata(&ListParams::default().labels(WAYPOINTS)).await.map_err(Box::new)?;
+        for object in found.items.iter().filter(|object| is_of_control(&object.metadata)) {
+            let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
+            match api.delete(&name, &DeleteParams::background()).await {
+                Err(error) if !is_absent(&error) => return Err(Box::new(error).into()),
+                Ok(_) | Err(_) => say(&format!("{kind} {namespace}/{name} deleted")),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// By a Gateway where a version made it that had no Waypoints.
+fn is_of_control(metadata: &ObjectMeta) -> bool {
+    let mut owners = metadata.owner_references.iter().flatten();
+    owners.any(|owner| ["Waypoint", "Gateway"].contains(&owner.kind.as_str()))
 }
 
 /// `<plural>.<group>`
@@ -115,14 +149,6 @@ async fn agents_pods(client: &Client) -> Result<Vec<String>, Error> {
     Ok(pods.into_iter().map(label).collect())
 }
 
-/// The Deployments that are still there.
-async fn waypoints(client: &Client) -> Result<Vec<String>, Error> {
-    let deployments: Api<Deployment> = Api::all(client.clone());
-    let found = deployments.list_metadata(&ListParams::default().labels(WAYPOINTS)).await?;
-    let label = |namespace: String, name: String| format!("Deployment {namespace}/{name}");
-    Ok(found.iter().map(|one| label(one.namespace().unwrap_or_default(), one.name_any())).collect())
-}
-
 async fn namespace(client: &Client) -> Result<Vec<String>, Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let found = namespaces.get_metadata_opt(NAMESPACE).await?;
@@ -132,4 +158,19 @@ async fn namespace(client: &Client) -> Result<Vec<String>, Error> {
 #[expect(clippy::print_stdout, reason = "what it does is the command's output")]
 fn say(line: &str) {
     println!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_know_by_one_definition_and_waypoints_go_with_another() {
+        let all = manifests(&SettingsArgs { files: Vec::new(), assignments: Vec::new() }).unwrap();
+        let definitions = all.iter().filter(|one| one.kind.kind == "CustomResourceDefinition");
+        let (first, last): (Vec<_>, Vec<_>) = definitions.partition(|one| is_known_by(one));
+        let names = |of: &[&Manifest]| of.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&first), ["proxyreports.ambit.dev"]);
+        assert_eq!(names(&last), ["waypoints.deploy.ambit.dev"], "it goes when no agent sends to waypoints");
+    }
 }

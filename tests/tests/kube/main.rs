@@ -91,6 +91,7 @@ fn all() -> Vec<Trial> {
         scenarios::uninstalling::the_namespace_of_the_mesh_goes_with_everything,
         scenarios::uninstalling::the_definition_goes_while_control_ends,
         scenarios::waypoints::a_gateway_is_deployed_and_what_others_made_is_left_alone,
+        scenarios::waypoints::what_its_gateway_owns_is_taken_over,
         scenarios::waypoints::what_a_config_map_asks_for_is_deployed,
         scenarios::waypoints::a_service_says_which_waypoint_it_is_bound_to,
         scenarios::agents::what_an_agent_says_of_itself_is_told_of_its_node,

@@ -1,7 +1,7 @@
 //! The objects of a waypoint, from its Gateway. Pure.
 //!
-//! All of them are owned by the [`Waypoint`], which is the Gateway's, and go with it. Pods pass the `restricted` profile of pod
-//! security.
+//! All of them are owned by the [`Waypoint`], which is the Gateway's, and go with it. Pods pass the `restricted`
+//! profile of pod security.
 
 use kube::Resource;
 use serde_json::{Map, Value, json};
@@ -59,6 +59,17 @@ pub struct Owner<'a> {
     pub name: &'a str,
     /// Its UID.
     pub uid: &'a str,
+}
+
+/// A Waypoint as the owner of the rest.
+pub fn owner(waypoint: &Owner<'_>) -> Value {
+    json!({
+        "apiVersion": Waypoint::api_version(&()),
+        "kind": Waypoint::kind(&()),
+        "name": waypoint.name,
+        "uid": waypoint.uid,
+        "controller": true,
+    })
 }
 
 /// What owns the rest.
@@ -134,13 +145,7 @@ impl Part {
                 "namespace": owner.namespace,
                 "labels": labels(owner, gateway),
                 "annotations": gateway.spec.infrastructure.annotations,
-                "ownerReferences": [{
-                    "apiVersion": Waypoint::api_version(&()),
-                    "kind": Waypoint::kind(&()),
-                    "name": owner.name,
-                    "uid": owner.uid,
-                    "controller": true,
-                }],
+                "ownerReferences": [self::owner(owner)],
             },
         });
         let more = match self {
@@ -324,12 +329,31 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_owned_by_the_gateway_and_found_by_its_name() {
+    fn the_gateway_owns_the_waypoint_and_this_the_rest() {
+        let owner = Owner { namespace: "shop", name: "waypoint", uid: "g-1" };
+        let waypoint = waypoint(&owner, &common());
+        let by_gateway = json!([{
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "waypoint", "uid": "g-1",
+            "controller": true,
+        }]);
+        assert_eq!(waypoint["metadata"]["ownerReferences"], by_gateway);
+        assert_eq!(
+            (&waypoint["kind"], &waypoint["spec"]["gateway"]),
+            (&json!("Waypoint"), &json!("waypoint"))
+        );
+    }
+
+    #[test]
+    fn everything_has_one_owner_and_is_found_by_the_gateways_name() {
         let owner = Owner { namespace: "shop", name: "waypoint", uid: "u-1" };
         for part in Part::ALL {
             let object = part.object(&owner, &gateway(), &common(), "PEM");
             let metadata = &object["metadata"];
-            assert_eq!(metadata["ownerReferences"][0]["uid"], "u-1", "{part:?}");
+            let by_waypoint = json!([{
+                "apiVersion": "deploy.ambit.dev/v1alpha1", "kind": "Waypoint", "name": "waypoint", "uid": "u-1",
+                "controller": true,
+            }]);
+            assert_eq!(metadata["ownerReferences"], by_waypoint, "{part:?}: or garbage collection takes it");
             assert_eq!(metadata["labels"]["team"], "shop", "{part:?}");
             assert_eq!(
                 metadata["labels"][GATEWAY_NAME], "waypoint",

@@ -76,7 +76,12 @@ pub(crate) async fn a_gateway_is_deployed_and_what_others_made_is_left_alone(mes
     for kind in PARTS {
         let object = deployed(mesh, kind).await?;
         let owner = object.metadata.owner_references.iter().flatten().next().context("it has no owner")?;
-        ensure!(owner.uid == waypoint.uid().unwrap_or_default(), "{} is owned by {owner:?}", kind.kind);
+        let is_waypoint = owner.kind == "Waypoint" && owner.api_version == "deploy.ambit.dev/v1alpha1";
+        ensure!(
+            is_waypoint && owner.uid == waypoint.uid().unwrap_or_default(),
+            "{} is owned by {owner:?}",
+            kind.kind
+        );
     }
     let deployment = deployed(mesh, DEPLOYMENTS).await?;
     ensure!(deployment.data["spec"]["replicas"] == 2, "{}", deployment.data);
@@ -120,6 +125,32 @@ pub(crate) async fn a_gateway_is_deployed_and_what_others_made_is_left_alone(mes
     );
     for name in ["taken", "another"] {
         ensure!(mesh.place.api(DEPLOYMENTS).get_opt(name).await?.is_none(), "{name} was deployed");
+    }
+    Ok(())
+}
+
+/// As versions left it that had no Waypoints: the Gateway itself owns everything.
+pub(crate) async fn what_its_gateway_owns_is_taken_over(mesh: &Mesh<'_>) -> Result<()> {
+    mesh.define_gateway_api().await?;
+    gateway(mesh, "waypoint", "ambit-waypoint").await?;
+    let uid = mesh.place.api(GATEWAYS).get("waypoint").await?.uid().context("a Gateway has a UID")?;
+    let owner = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "waypoint", "uid": uid,
+        "controller": true,
+    });
+    for kind in [SERVICE_ACCOUNTS, CONFIG_MAPS] {
+        let metadata = json!({"name": "waypoint", "ownerReferences": [owner]});
+        mesh.place.create(kind, json!({"metadata": metadata})).await?;
+    }
+    let control = mesh.control("control-a")?;
+    control.ready(START).await?;
+    deployed(mesh, DEPLOYMENTS).await?;
+    let waypoint = deployed(mesh, WAYPOINTS).await?.uid().context("a Waypoint has a UID")?;
+    for kind in [SERVICE_ACCOUNTS, CONFIG_MAPS] {
+        let object = deployed(mesh, kind).await?;
+        let owners: Vec<_> =
+            object.owner_references().iter().map(|owner| (&*owner.kind, &*owner.uid)).collect();
+        ensure!(owners == [("Waypoint", &*waypoint)], "{} is owned by {owners:?}", kind.kind);
     }
     Ok(())
 }
