@@ -18,11 +18,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::pace::Pace;
 use super::{FIELD_MANAGER, Replica, at};
 use crate::publish::Generation;
+use allowance::Allowances;
 use plan::{Plan, Telling, tellings, tellings_of_agents};
 
+mod allowance;
 pub mod plan;
 
-/// Events at once, and then in each second.
+/// Events at once, and then in each second: those of the configuration, and apart from them those of agents.
 const BURST: u32 = 25;
 const PER_SECOND: u32 = 5;
 
@@ -39,18 +41,27 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// has nothing more to serve.
 pub async fn run(client: Client, replica: &Replica, generations: watch::Receiver<Arc<Generation>>) {
     let changes = generations.clone();
-    follow(client, replica, changes, || tellings(&generations.borrow())).await;
+    let wanted = || {
+        let generation = generations.borrow().clone();
+        tellings(&generation)
+    };
+    follow(client, replica, changes, wanted).await;
 }
 
-/// Tells Events of what the agents connected to this replica say of themselves, until it is dropped or control has
-/// nothing more to serve.
+/// Tells Events of what the agents connected to this replica say of themselves, until it is dropped. The words are
+/// theirs, so each node has an allowance of its own.
 pub async fn of_agents(
     client: Client,
     replica: &Replica,
     generations: watch::Receiver<Arc<Generation>>,
     subscribers: Subscribers,
 ) {
-    let wanted = || tellings_of_agents(&generations.borrow().inputs, &subscribers.problems());
+    let mut allowances = Allowances::default();
+    let wanted = || {
+        let generation = generations.borrow().clone();
+        let problems = allowances.of(subscribers.problems(), Instant::now().into_std());
+        tellings_of_agents(&generation.inputs, &problems)
+    };
     follow(client, replica, subscribers.progress(), wanted).await;
 }
 
@@ -59,7 +70,7 @@ async fn follow<T>(
     client: Client,
     replica: &Replica,
     mut changes: watch::Receiver<T>,
-    wanted: impl Fn() -> BTreeSet<Telling>,
+    mut wanted: impl FnMut() -> BTreeSet<Telling>,
 ) {
     let mut plan = Plan::default();
     let mut pace = Pace::new(BURST, PER_SECOND, Instant::now().into_std());

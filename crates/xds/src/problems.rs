@@ -41,7 +41,10 @@ pub(crate) fn told(request: &DeltaDiscoveryRequest) -> Option<Vec<Arc<str>>> {
     let list = metadata.and_then(|metadata| metadata.fields.get(KEY)?.kind.as_ref());
     let Some(Kind::ListValue(list)) = list else { return Some(Vec::new()) };
     let sentence = |value: &Value| match &value.kind {
-        Some(Kind::StringValue(text)) => Some(text[..text.floor_char_boundary(LONGEST)].into()),
+        // It is shown on terminals.
+        Some(Kind::StringValue(text)) => {
+            Some(text[..text.floor_char_boundary(LONGEST)].replace(char::is_control, " ").into())
+        }
         _ => None,
     };
     Some(list.values.iter().filter_map(sentence).take(MOST).collect())
@@ -58,6 +61,7 @@ mod tests {
         let heard = told(&request(&node, &said)).unwrap();
         assert_eq!((&*heard[0], heard[1].len()), ("one", LONGEST));
         assert_eq!(told(&request(&node, &vec!["x".to_owned(); 100])).unwrap().len(), MOST);
+        assert_eq!(told(&request(&node, &["a\n\u{1b}[1mb".to_owned()])), Some(vec!["a  [1mb".into()]));
         assert_eq!(told(&request(&node, &[])), Some(Vec::new()), "it is over");
         assert_eq!(told(&DeltaDiscoveryRequest { node: Some(node), ..Default::default() }), None);
     }

@@ -81,9 +81,14 @@ async fn keep_chained(chain: Option<Chain>, listed: oneshot::Receiver<()>) {
     if listed.await.is_err() {
         return;
     }
+    let refused = problems.clone();
     match install::Keeper::start(installation, ready, problems) {
         // It is kept until this future is dropped.
         Ok(_keeper) => std::future::pending().await,
-        Err(error) => error!(%error, "the CNI plugin is not installed: the system refuses a thread"),
+        Err(error) => {
+            error!(%error, "the CNI plugin is not installed: the system refuses a thread");
+            let problem = format!("the CNI plugin is not installed: the system refuses a thread: {error}");
+            refused.send_replace(vec![problem]);
+        }
     }
 }

@@ -17,6 +17,7 @@ const EXCEPTIONS: usize = 500;
 const REFUSALS: usize = 50;
 const REFUSED_NAMES: usize = 5;
 const PROBLEMS: usize = 2;
+const HEARD_OF_NODE: usize = 2;
 const REFUSAL_OCTETS: usize = 256;
 const ID_OCTETS: usize = 128;
 
@@ -100,11 +101,15 @@ fn split(exceptions: &BTreeMap<Arc<str>, Counts>) -> (Vec<Named<'_>>, Vec<Named<
 
 fn proxies(known: &[Proxy]) -> Vec<ReportedProxy> {
     let (mut words_left, mut problems_left) = (REFUSALS, REFUSALS);
+    // An agent and its successor: nobody takes the place of others.
+    let mut heard = HashMap::<Arc<str>, usize>::new();
     let mut reported = |proxy: &Proxy| {
         let has_words = proxy.refusal.is_some() && words_left > 0;
         words_left -= usize::from(has_words);
         let names = if has_words { REFUSED_NAMES } else { 0 };
-        let has_problems = !proxy.problems.is_empty() && problems_left > 0;
+        let of_node = heard.entry(Arc::clone(&proxy.node)).or_default();
+        let has_problems = !proxy.problems.is_empty() && problems_left > 0 && *of_node < HEARD_OF_NODE;
+        *of_node += usize::from(has_problems);
         problems_left -= usize::from(has_problems);
         let problems = if has_problems { PROBLEMS } else { 0 };
         ReportedProxy {

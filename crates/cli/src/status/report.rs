@@ -62,7 +62,13 @@ impl Reports {
                 };
                 // An agent that moves from one replica to another is in both reports for a moment.
                 match by_node.get_mut(node) {
-                    Some(known) => known.in_sync |= one.in_sync,
+                    Some(known) => {
+                        known.in_sync |= one.in_sync;
+                        let more =
+                            one.problems.into_iter().filter(|problem| !known.problems.contains(problem));
+                        let more: Vec<_> = more.collect();
+                        known.problems.extend(more);
+                    }
                     None => drop(by_node.insert(node.to_owned(), one)),
                 }
             }
@@ -98,13 +104,14 @@ mod tests {
             "spec": {"proxies": [
                 {"node": "a", "id": "ztunnel~a", "lacking": 0},
                 {"node": "b", "id": "ztunnel~b", "lacking": 2, "problems": ["the chain is broken"]},
+                {"node": "b", "id": "ztunnel~b", "lacking": 0, "problems": ["the chain is broken", "so is the disk"]},
                 {"node": "b", "id": "waypoint~b", "lacking": 0},
             ]},
         });
         let reports = Reports::of(&[serde_json::from_value(report).unwrap()]);
         assert_eq!((reports.replica_of("a"), reports.is_in_sync("a")), (Some("control-x"), Some(true)));
-        assert_eq!((reports.replica_of("b"), reports.is_in_sync("b")), (Some("control-x"), Some(false)));
-        assert_eq!(reports.problems_of("b"), ["the chain is broken"]);
+        assert_eq!((reports.replica_of("b"), reports.is_in_sync("b")), (Some("control-x"), Some(true)));
+        assert_eq!(reports.problems_of("b"), ["the chain is broken", "so is the disk"], "of both agents");
         assert!(reports.problems_of("a").is_empty() && reports.problems_of("c").is_empty());
         assert_eq!((reports.replica_of("c"), reports.is_in_sync("c")), (None, None));
     }

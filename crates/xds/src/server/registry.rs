@@ -225,8 +225,10 @@ impl Subscribed {
     }
 
     pub(super) fn has_problems(&self, problems: Vec<Arc<str>>) {
-        lock(&self.entry.client).problems = problems;
-        self.registry.advance();
+        let before = std::mem::replace(&mut lock(&self.entry.client).problems, problems.clone());
+        if before != problems {
+            self.registry.advance();
+        }
     }
 
     pub(super) fn on_change(&self, resources: &Resources, now: Instant) -> Vec<DeltaDiscoveryResponse> {

@@ -115,23 +115,43 @@ enum State {
     Waiting(Waiting),
     /// It is in the chain.
     Chained,
-    /// It was in the chain, and another program insists that it is not.
-    GivenWay,
+    /// It was in the chain of this file, and another program insists that it is not.
+    GivenWay(String),
+}
+
+impl State {
+    /// What of it a person has to see to. That there is nothing to be chained to is so on each node that starts.
+    fn problem(&self) -> Option<String> {
+        match self {
+            Self::New | Self::Chained | Self::Waiting(Waiting::Empty) => None,
+            Self::Waiting(waiting @ (Waiting::Absent { .. } | Waiting::Unusable(_))) => {
+                Some(waiting.to_string())
+            }
+            Self::GivenWay(file) => Some(format!("{file}: {INSISTED}")),
+        }
+    }
 }
 
 impl Watch {
     fn run(mut self, wakes: &Receiver<Wake>) {
+        self.keep(wakes);
+        // Who comes after this agent has problems of its own.
+        self.problems.send_replace(Vec::new());
+    }
+
+    fn keep(&mut self, wakes: &Receiver<Wake>) {
+        let mut failed_before = false;
         loop {
             // Watching begins before reading: what changes in between wakes the next round.
             self.keep_watching();
-            let next_look = match self.look() {
-                Ok(next_look) => next_look,
-                Err(error) => {
-                    warn!(%error, "the CNI plugin is not in the node's chain: trying again");
-                    self.tell(vec![format!("the CNI plugin cannot be put into the node's chain: {error}")]);
-                    RETRY
-                }
-            };
+            let looked = self.look();
+            // What fails once may be another program that writes at the same moment.
+            self.tell(looked.as_ref().err().filter(|_| failed_before));
+            failed_before = looked.is_err();
+            let next_look = looked.unwrap_or_else(|error| {
+                warn!(%error, "the CNI plugin is not in the node's chain: trying again");
+                RETRY
+            });
             // What cannot be watched, such as a directory that is still to be made, is looked at often.
             let next_look = if self.watcher.is_some() { next_look } else { next_look.min(RETRY) };
             if wait_for_change(wakes, next_look) == Next::Stop {
@@ -180,8 +200,7 @@ impl Watch {
             }
             Permission::GiveWay { until } => {
                 error!(file, "giving way: {INSISTED}");
-                self.enter(State::GivenWay);
-                self.tell(vec![format!("{file}: {INSISTED}")]);
+                self.enter(State::GivenWay(file.to_owned()));
                 Err(until.saturating_duration_since(now))
             }
             Permission::Wait { until } => Err(until.saturating_duration_since(now)),
@@ -205,12 +224,14 @@ impl Watch {
         } else {
             self.ready.unready()
         }
-        self.tell(Vec::new());
         self.state = state;
     }
 
-    /// What prevents it now.
-    fn tell(&self, problems: Vec<String>) {
+    /// Tells what prevents it now.
+    fn tell(&self, failure: Option<&InstallError>) {
+        let failure =
+            failure.map(|error| format!("the CNI plugin cannot be put into the node's chain: {error}"));
+        let problems: Vec<String> = self.state.problem().into_iter().chain(failure).collect();
         self.problems.send_if_modified(|told| {
             let is_new = *told != problems;
             *told = problems;
@@ -335,6 +356,19 @@ mod tests {
         drop(directory);
     }
 
+    #[tokio::test]
+    async fn what_a_person_has_to_see_to_is_told_as_long_as_the_agent_keeps_the_chain() {
+        let (_directory, mut installation) = installation();
+        installation.conf_name = Some("20-other.conflist".to_owned());
+        let (told, mut problems) = watch::channel(Vec::new());
+        let ready = Readiness::default().register("CNI plugin");
+        let keeper = Keeper::start(installation, ready, told).unwrap();
+        let named = |problems: &Vec<String>| problems.len() == 1 && problems[0].contains("20-other.conflist");
+        problems.wait_for(named).await.unwrap();
+        drop(keeper);
+        assert!(problems.borrow().is_empty());
+    }
+
     #[test]
     fn who_insists_on_its_own_text_has_its_way_and_it_is_said() {
         let (_directory, installation) = installation();
@@ -345,7 +379,7 @@ mod tests {
         assert!(matches!(watch.state, State::Waiting(Waiting::Empty)));
         fs::create_dir_all(&conf_dir).unwrap();
         let mut rounds = 0;
-        while watch.state != State::GivenWay {
+        while !matches!(watch.state, State::GivenWay(_)) {
             write(&conf_dir, "10-net.conflist", CONF);
             watch.look().unwrap();
             rounds += 1;
@@ -353,6 +387,7 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(conf_dir.join("10-net.conflist")).unwrap(), CONF);
         assert_eq!(readiness.pending(), ["CNI plugin"]);
+        watch.tell(None);
         assert_eq!(*watch.problems.borrow(), [format!("10-net.conflist: {INSISTED}")]);
         assert!(watch.look().unwrap() > RESCAN, "it is left alone for a while");
     }
