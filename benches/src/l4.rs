@@ -121,7 +121,7 @@ fn memory(settings: &Settings, cases: &[Case], readings: &mut Readings) -> Resul
 }
 
 fn all_rounds(settings: &Settings, cases: &[Case], readings: &mut Readings) -> Result<()> {
-    let processors = settings.pin.processors()?;
+    let processors = settings.pin().processors()?;
     let stand = Stand { workers: settings.workers, processors, buffers: Buffers::OfTheSystem };
     let mesh = setup::mesh(stand)?;
     let mut lanes = setup::lanes(&mesh, settings, stand)?;
@@ -137,7 +137,7 @@ fn all_rounds(settings: &Settings, cases: &[Case], readings: &mut Readings) -> R
 }
 
 fn delayed(settings: &Settings, cases: &[Case], taken: &mut Taken) -> Result<()> {
-    let processors = settings.pin.processors()?;
+    let processors = settings.pin().processors()?;
     let stand = Stand { workers: settings.workers, processors, buffers: Buffers::Large };
     let mesh = setup::mesh(stand)?;
     let mut network = match Network::between_nodes(&mesh) {

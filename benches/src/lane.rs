@@ -81,20 +81,25 @@ impl Lane {
     ///
     /// # Errors
     /// When a part of them does not start.
-    pub(crate) fn pods(mesh: &Mesh, path: Path, processors: Processors) -> Result<(Pod, Pod)> {
+    pub(crate) fn pods(
+        mesh: &Mesh,
+        path: Path,
+        server_node: &str,
+        processors: Processors,
+    ) -> Result<(Pod, Pod)> {
         match path {
             Path::Ambit => mesh.ambient_namespace(path.name())?,
             Path::Plain | Path::Relay | Path::Envoy => mesh.plain_namespace(path.name())?,
         }
         let client = mesh.pod(&format!("{path}/client"), CLIENT_NODE)?;
-        let server = mesh.pod(&format!("{path}/server"), SERVER_NODE)?;
+        let server = mesh.pod(&format!("{path}/server"), server_node)?;
         for pod in [&client, &server] {
             // Thousands of connections a second use up the ports of a pair of addresses otherwise.
             pod.namespace().sysctl("net/ipv4/ip_local_port_range", "20000 65535")?;
             pod.namespace().sysctl("net/ipv4/tcp_tw_reuse", "1")?;
         }
         processors.on(End::Server, || apps::nginx(&server, &body()))?;
-        serve_own_addresses(mesh, &server, path)?;
+        serve_own_addresses(mesh, &server, path, server_node)?;
         Ok((client, server))
     }
 
@@ -172,11 +177,14 @@ impl Lane {
 ///
 /// The nodes route them to it, and it takes any of them for its own; the neighbour tables of a node
 /// would not hold as many addresses one by one.
-fn serve_own_addresses(mesh: &Mesh, server: &Pod, path: Path) -> Result<()> {
+fn serve_own_addresses(mesh: &Mesh, server: &Pod, path: Path, server_node: &str) -> Result<()> {
     let prefix = format!("{}/19", own_address(path, 0));
     server.namespace().ip(&format!("route add local {prefix} dev lo"))?;
     let to_pod = format!("route add {prefix} via {}", server.v4());
-    mesh.agent(SERVER_NODE).namespace().ip(&to_pod)?;
+    mesh.agent(server_node).namespace().ip(&to_pod)?;
+    if server_node == CLIENT_NODE {
+        return Ok(());
+    }
     let to_node = format!("route add {prefix} via 10.200.0.2");
     mesh.agent(CLIENT_NODE).namespace().ip(&to_node)
 }
@@ -199,7 +207,7 @@ pub(crate) const OWN_ADDRESSES: u32 = 66;
 
 /// Where the clients are.
 pub(crate) const CLIENT_NODE: &str = "n1";
-/// Where the servers are; its number in the fabric is 2.
+/// Where the servers are, unless they are with the clients; its number in the fabric is 2.
 pub(crate) const SERVER_NODE: &str = "n2";
 
 /// Insists that every octet that was read belongs to a right answer.

@@ -34,7 +34,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::cases::Case;
 use crate::l4::{Part, Taken};
-use crate::lane::Path;
+use crate::lane::{CLIENT_NODE, Path, SERVER_NODE};
 use crate::load::hold::{self, Hold};
 use crate::pin::Pin;
 use crate::report::Report;
@@ -80,6 +80,10 @@ struct Settings {
     /// of the server's node on another, where there are two; with `none` where the kernel likes.
     #[arg(long, env = "AMBIT_BENCH_PIN", default_value = "nodes", value_name = "HOW", value_enum)]
     pin: Pin,
+    /// Have the pods of each path on one node, whose agent carries both ends, instead of on two. Programs run where the
+    /// kernel likes.
+    #[arg(long, conflicts_with = "pin")]
+    same_node: bool,
     /// Measure this case alone. May be repeated; --list names them.
     #[arg(long, value_name = "CASE")]
     only: Vec<Case>,
@@ -124,6 +128,16 @@ impl Settings {
         Case::all().into_iter().filter(wanted).collect()
     }
 
+    /// Where programs run.
+    fn pin(&self) -> Pin {
+        if self.same_node { Pin::None } else { self.pin }
+    }
+
+    /// The node of the servers.
+    fn server_node(&self) -> &'static str {
+        if self.same_node { CLIENT_NODE } else { SERVER_NODE }
+    }
+
     fn wants_path(&self, path: Path) -> bool {
         self.path.is_empty() || self.path.contains(&path)
     }
@@ -157,9 +171,14 @@ fn outside(settings: &Settings) -> Result<()> {
         let exists = directory.as_os_str().is_empty() || directory.is_dir();
         ensure!(exists, "--json: there is no directory {}", directory.display());
     }
+    let parts = || Part::ALL.into_iter().filter(|part| part.has_any_of(&settings.cases()));
+    ensure!(
+        !settings.same_node || parts().eq([Part::Rounds]),
+        "--same-node: memory and delay are measured between two nodes alone; name cases with --only"
+    );
     sandbox::die_with_parent()?;
     let mut taken: Option<Taken> = None;
-    for part in Part::ALL.into_iter().filter(|part| part.has_any_of(&settings.cases())) {
+    for part in parts() {
         let more = run_inside(part)?;
         match &mut taken {
             Some(taken) => taken.extend(more),

@@ -30,11 +30,14 @@ pub(crate) struct Carried {
 }
 
 impl Proxies {
-    /// Processor time so far, both ends together, in seconds.
+    /// Processor time so far, both ends together, in seconds: of one process, where it carries both.
     ///
     /// # Errors
     /// When one has ended.
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        if self.client.pid == self.server.pid {
+            return usage::cpu_seconds(self.client.pid);
+        }
         Ok(usage::cpu_seconds(self.client.pid)? + usage::cpu_seconds(self.server.pid)?)
     }
 

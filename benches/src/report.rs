@@ -28,6 +28,7 @@ struct How {
     seconds: u32,
     workers: u16,
     pin: &'static str,
+    same_node: bool,
     idle_connections: u32,
     idle_seconds: u32,
 }
@@ -46,7 +47,8 @@ impl Report {
                 rounds: settings.rounds,
                 seconds: settings.seconds,
                 workers: settings.workers,
-                pin: settings.pin.name(),
+                pin: settings.pin().name(),
+                same_node: settings.same_node,
                 idle_connections: settings.idle_connections,
                 idle_seconds: settings.idle_seconds,
             },
@@ -55,9 +57,10 @@ impl Report {
 
     /// For people, in Markdown.
     pub(crate) fn tables(&self) -> String {
-        let How { rounds, seconds, workers, pin, .. } = self.settings;
+        let How { rounds, seconds, workers, pin, same_node, .. } = self.settings;
         let machine = self.machine.lines.join("; ");
-        let how = format!("{rounds} rounds of {seconds} s, workers {workers}, pin {pin}");
+        let where_pods_are = if same_node { ", all pods on one node" } else { "" };
+        let how = format!("{rounds} rounds of {seconds} s, workers {workers}, pin {pin}{where_pods_are}");
         let remarks: String = self.remarks.iter().map(|remark| format!("{remark}\n\n")).collect();
         format!(
             "{machine}\n\n{how}; medians, and ratios with 95 % confidence intervals\n\n{remarks}{}\n{}",

@@ -54,10 +54,12 @@ pub(super) fn mesh(stand: Stand) -> Result<Mesh> {
 /// When one does not stand.
 pub(super) fn lanes(mesh: &Mesh, settings: &Settings, stand: Stand) -> Result<Vec<Lane>> {
     let Stand { workers, processors, buffers } = stand;
+    let server_node = settings.server_node();
     let wanted = Path::ALL.into_iter().filter(|path| settings.wants_path(*path));
     // All pods before the first agent, which waits for those that are its own.
-    let pods =
-        wanted.map(|path| Ok((path, Lane::pods(mesh, path, processors)?))).collect::<Result<Vec<_>>>()?;
+    let pods = wanted
+        .map(|path| Ok((path, Lane::pods(mesh, path, server_node, processors)?)))
+        .collect::<Result<Vec<_>>>()?;
     if buffers == Buffers::Large {
         let of_pods = pods.iter().flat_map(|(_, (client, server))| [client.namespace(), server.namespace()]);
         let of_nodes = mesh.agents().map(Agent::namespace);
@@ -75,7 +77,7 @@ pub(super) fn lanes(mesh: &Mesh, settings: &Settings, stand: Stand) -> Result<Ve
             Path::Plain => None,
             Path::Relay => Some(haproxy::start((&client, &server), workers, processors)?),
             Path::Envoy => Some(envoy::start((&client, &server), workers, processors)?),
-            Path::Ambit => Some(agents::start(mesh, processors)?),
+            Path::Ambit => Some(agents::start(mesh, server_node, processors)?),
         };
         let lane = Lane::new(path, (client, server), proxies, processors);
         lane.check().with_context(|| format!("the {path} path does not carry a request"))?;

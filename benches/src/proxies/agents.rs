@@ -12,7 +12,7 @@ use crate::pin::{End, Processors};
 ///
 /// # Errors
 /// When one does not become ready.
-pub(crate) fn start(mesh: &Mesh, processors: Processors) -> Result<Proxies> {
+pub(crate) fn start(mesh: &Mesh, server_node: &str, processors: Processors) -> Result<Proxies> {
     mesh.start_control()?;
     for (end, node) in [(End::Client, CLIENT_NODE), (End::Server, SERVER_NODE)] {
         processors.on(end, || mesh.agent(node).start())?;
@@ -24,7 +24,7 @@ pub(crate) fn start(mesh: &Mesh, processors: Processors) -> Result<Proxies> {
             &["reporter=\"source\"", "connection_security_policy=\"mutual_tls\""],
         )?,
         server: proxy(
-            mesh.agent(SERVER_NODE),
+            mesh.agent(server_node),
             &["reporter=\"destination\"", "connection_security_policy=\"mutual_tls\""],
         )?,
     })
