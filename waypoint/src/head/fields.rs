@@ -31,11 +31,20 @@ pub(super) fn parse(lines: &[&[u8]]) -> Result<HeaderMap, Refusal> {
         let colon = line.iter().position(|octet| *octet == b':').ok_or(Refusal::FieldName)?;
         // No white space before the colon: a name with it is no token.
         let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| Refusal::FieldName)?;
-        let value = line[colon + 1..].trim_ascii();
+        let value = without_padding(&line[colon + 1..]);
         let value = HeaderValue::from_bytes(value).map_err(|_| Refusal::FieldValue)?;
         headers.append(name, value);
     }
     Ok(headers)
+}
+
+/// Without the white space that may surround a value: spaces and tabs (RFC 9110 §5.6.3), unlike in ASCII, where form
+/// feeds are white space, too.
+fn without_padding(mut octets: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = octets {
+        octets = rest;
+    }
+    octets
 }
 
 /// Reads trailers: the octets that they take with their end, and those that may be passed on. `None`
@@ -65,7 +74,7 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 pub fn connection_options(headers: &HeaderMap) -> Result<ConnectionOptions, Refusal> {
     let mut options = ConnectionOptions::default();
     for value in headers.get_all(header::CONNECTION) {
-        for option in value.as_bytes().split(|octet| *octet == b',').map(<[u8]>::trim_ascii) {
+        for option in value.as_bytes().split(|octet| *octet == b',').map(without_padding) {
             match option.to_ascii_lowercase().as_slice() {
                 b"" => {}
                 b"close" => options.close = true,

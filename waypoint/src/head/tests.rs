@@ -51,6 +51,8 @@ fn what_has_two_readings_is_refused() {
         ("space before the colon", "GET / HTTP/1.1\nhost: a\ncontent-length : 5", Refusal::FieldName),
         ("no colon", "GET / HTTP/1.1\nhost: a\nnonsense", Refusal::FieldName),
         ("NUL in a value", "GET / HTTP/1.1\nhost: a\nx: a\0b", Refusal::FieldValue),
+        ("a form feed after a value", "GET / HTTP/1.1\nhost: a\x0c", Refusal::FieldValue),
+        ("a form feed before a value", "POST / HTTP/1.1\nhost: a\ncontent-length:\x0c5", Refusal::FieldValue),
         ("space in the target", "GET /a b HTTP/1.1\nhost: a", Refusal::FirstLine),
         ("two spaces", "GET  / HTTP/1.1\nhost: a", Refusal::FirstLine),
         ("a fragment", "GET /a#b HTTP/1.1\nhost: a", Refusal::Target),
