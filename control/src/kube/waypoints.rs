@@ -42,8 +42,11 @@ pub mod kind;
 /// The class of our waypoints.
 const CLASS: &str = "ambit-waypoint";
 
-/// What is set once is written under this name, so that applying without it takes nothing back.
+/// Who makes an object, with what is set once, so that applying without that takes nothing back.
 const CREATOR: &str = "ambit-control-create";
+
+/// How often a write is tried that others come between.
+const ATTEMPTS: usize = 5;
 
 /// Changes that come within this time are looked at together.
 const TOGETHER: Duration = Duration::from_millis(300);
@@ -223,8 +226,36 @@ async fn deploy(
             }
         }
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        at.answered(api.patch(owner.name, &parameters, &Patch::Apply(&object))).await?;
+        let written = at.answered(api.patch(owner.name, &parameters, &Patch::Apply(&object))).await?;
+        disown(&api, &at, written).await?;
     }
+    Ok(())
+}
+
+/// Takes an object's fields from [`CREATOR`] once they have been applied: a field goes when nobody owns it, and this one
+/// would own for ever what a Gateway once asked for.
+async fn disown(api: &Api<DynamicObject>, at: &Place<'_>, written: DynamicObject) -> Result<(), Problem> {
+    let mut object = written;
+    for _ in 0..ATTEMPTS {
+        let mut entries = object.metadata.managed_fields.unwrap_or_default();
+        let before = entries.len();
+        entries.retain(|entry| entry.manager.as_deref() != Some(CREATOR));
+        if entries.len() == before {
+            return Ok(());
+        }
+        let version = object.metadata.resource_version;
+        let body = json!({ "metadata": { "resourceVersion": version, "managedFields": entries } });
+        let parameters =
+            PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        match at.answered(api.patch(at.name, &parameters, &Patch::Merge(&body))).await {
+            Err(Problem::Api { source, .. }) if matches!(&*source, Error::Api(status) if status.code == 409) =>
+                {}
+            answered => return answered.map(drop),
+        }
+        object = at.answered(api.get(at.name)).await?;
+    }
+    // Whoever writes it so often lets us at the next look.
+    tracing::debug!(kind = at.kind, namespace = at.namespace, name = at.name, "still owned by its creator");
     Ok(())
 }
 

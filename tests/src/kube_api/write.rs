@@ -90,7 +90,12 @@ impl State {
                 check_preconditions(resource, &old, &call.body["metadata"])?;
                 let mut object = old.value.clone();
                 merge_patch(&mut object, &call.body);
-                let object = updated(resource, &old.value, object, part(target));
+                let entries = object["metadata"]["managedFields"].clone();
+                let mut object = updated(resource, &old.value, object, part(target));
+                // Fields may be taken from their owners.
+                if entries.as_array().is_some_and(|entries| !entries.is_empty()) {
+                    metadata(&mut object).insert("managedFields".into(), entries);
+                }
                 self.finish_update(
                     resource,
                     name,

@@ -63,6 +63,7 @@ fn all() -> Vec<Trial> {
         contract::status::generation_counts_what_is_asked_for,
         contract::apply::each_manager_has_its_own_conditions,
         contract::apply::what_is_left_out_goes,
+        contract::apply::who_is_taken_from_the_entries_owns_nothing,
         contract::apply::a_list_that_is_one_value_has_one_owner,
         contract::apply::applying_the_same_again_writes_nothing,
         contract::apply::applying_makes_what_is_missing,

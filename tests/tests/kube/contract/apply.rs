@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use kube::ResourceExt;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::place::{Place, refused};
@@ -109,6 +109,33 @@ pub(crate) async fn what_is_left_out_goes(place: &Place) -> Result<()> {
     let body = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}});
     let object = place.api(SERVICES).patch("x", &options, &Patch::Apply(body)).await?;
     ensure!(object.labels().is_empty(), "{:?}", object.labels());
+    Ok(())
+}
+
+pub(crate) async fn who_is_taken_from_the_entries_owns_nothing(place: &Place) -> Result<()> {
+    let api = place.api(CONFIG_MAPS);
+    let labels = |labels: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "labels": labels}});
+    let maker = PostParams { field_manager: Some("maker".into()), ..PostParams::default() };
+    let object = serde_json::from_value(labels(json!({"a": "1", "b": "1", "c": "1"})))?;
+    api.create(&maker, &object).await?;
+    let options = PatchParams::apply("one");
+    let applied = api.patch("x", &options, &Patch::Apply(labels(json!({"a": "1", "b": "1"})))).await?;
+    let others = applied.managed_fields().iter().filter(|entry| entry.manager.as_deref() != Some("maker"));
+    let others: Vec<_> = others.collect();
+    // Who has not seen the last version takes nothing.
+    let take = |version: Option<String>| {
+        let metadata = json!({"managedFields": others, "resourceVersion": version});
+        Patch::Merge(json!({"metadata": metadata}))
+    };
+    refused(api.patch("x", &PatchParams::default(), &take(Some("1".into()))).await, 409, "Conflict")?;
+    let taken = api.patch("x", &PatchParams::default(), &take(applied.resource_version())).await?;
+    let managers: Vec<_> =
+        taken.managed_fields().iter().filter_map(|entry| entry.manager.as_deref()).collect();
+    ensure!(managers == ["one"], "{managers:?}");
+    // What nobody else owns goes with the one who applied it; what nobody applied stays.
+    let left = api.patch("x", &options, &Patch::Apply(labels(json!({"a": "1"})))).await?;
+    let keys: Vec<_> = left.labels().keys().collect();
+    ensure!(keys == ["a", "c"], "{keys:?}");
     Ok(())
 }
 

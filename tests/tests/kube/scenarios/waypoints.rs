@@ -116,6 +116,23 @@ pub(crate) async fn a_gateway_is_deployed_and_what_others_made_is_left_alone(mes
         Ok(())
     })
     .await?;
+    // What it was made with goes when the Gateway asks for it no more, and what somebody set stays.
+    let label = json!({"spec": {"infrastructure": {"labels": {"team": null, "made-with": null}}}});
+    mesh.place.merge(GATEWAYS, "waypoint", label).await?;
+    for kind in PARTS {
+        until_answered("the labels to go", SOON, async || {
+            let labels = deployed(mesh, kind).await?.metadata.labels.unwrap_or_default();
+            ensure!(
+                !labels.contains_key("made-with") && !labels.contains_key("team"),
+                "{}: {labels:?}",
+                kind.kind
+            );
+            Ok(())
+        })
+        .await?;
+    }
+    let deployment = deployed(mesh, DEPLOYMENTS).await?;
+    ensure!(deployment.data["spec"]["replicas"] == 4, "the replicas were taken back");
 
     told(mesh, "taken", "ServiceAccount").await?;
     let account = mesh.place.api(SERVICE_ACCOUNTS).get("taken").await?;
@@ -201,7 +218,10 @@ async fn told(mesh: &Mesh<'_>, gateway: &str, word: &str) -> Result<()> {
 
 async fn gateway(mesh: &Mesh<'_>, name: &str, class: &str) -> Result<()> {
     let listener = json!({"name": "mesh", "port": 15008, "protocol": "HBONE"});
-    let spec: Value = json!({"gatewayClassName": class, "listeners": [listener]});
+    let spec: Value = json!({
+        "gatewayClassName": class, "listeners": [listener],
+        "infrastructure": {"labels": {"made-with": "this"}},
+    });
     mesh.place.create(GATEWAYS, json!({"metadata": {"name": name}, "spec": spec})).await?;
     Ok(())
 }
