@@ -34,7 +34,7 @@ pub mod waypoints;
 pub(crate) mod fake;
 mod pace;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 /// Under this name our writes are known to the API server.
 pub const FIELD_MANAGER: &str = "ambit-control";

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::ca::grant::is_waypoint_caller;
+use crate::ca::grant::pod_of_caller;
 use crate::ca::tokens::NodeTokens;
 use crate::inputs::Inputs;
 use crate::memory::Memory;
@@ -99,7 +99,7 @@ impl Pipeline {
             .of_cluster()
             .filter(|(key, entry)| key.kind == Kind::Known(KnownKind::Node) && entry.object().is_some());
         let callers = translated.identities.by_node.keys();
-        let waypoints = callers.filter(|name| is_waypoint_caller(name)).cloned();
+        let waypoints = callers.filter(|name| pod_of_caller(name).is_some()).cloned();
         tokens.send_replace(Arc::new(files.of(nodes.map(|(key, _)| key.name.clone()).chain(waypoints))));
     }
 }

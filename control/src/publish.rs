@@ -1,16 +1,20 @@
 //! One generation of everything that control serves, and the channels by which it is handed out.
 
+mod audiences;
+
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use ambit_mesh::mesh::Mesh;
 use ambit_xds::ResourceType;
-use ambit_xds::resources::{Resource, Resources, Update};
+use ambit_xds::resources::{Audience, Resource, Resources, Update};
 use tokio::sync::watch;
 
 use crate::ca::grant::NodeIdentities;
 use crate::inputs::Inputs;
 use crate::translate::Translated;
+use audiences::Audiences;
 
 /// What the configuration was and what became of it.
 #[derive(Debug, Default)]
@@ -29,6 +33,8 @@ pub struct Publisher {
     generation: watch::Sender<Arc<Generation>>,
     resources: watch::Sender<Arc<Resources>>,
     identities: watch::Sender<Arc<NodeIdentities>>,
+    /// Those of the resources.
+    audiences: Audiences,
 }
 
 /// The receiving ends.
@@ -47,7 +53,7 @@ pub fn channel() -> (Publisher, Published) {
     let (generation, generation_out) = watch::channel(Arc::default());
     let (resources, resources_out) = watch::channel(Arc::default());
     let (identities, identities_out) = watch::channel(Arc::default());
-    let publisher = Publisher { generation, resources, identities };
+    let publisher = Publisher { generation, resources, identities, audiences: Audiences::default() };
     (
         publisher,
         Published { generation: generation_out, resources: resources_out, identities: identities_out },
@@ -57,9 +63,22 @@ pub fn channel() -> (Publisher, Published) {
 impl Publisher {
     /// Hands out the next generation. Resources that did not change keep their versions, so that
     /// subscribers are sent only what did.
-    pub fn publish(&self, inputs: Inputs, translated: Translated) {
+    pub fn publish(&mut self, inputs: Inputs, translated: Translated) {
         let before = self.generation.borrow().clone();
-        let resources = self.resources.borrow().with(updates(&before, &inputs, &translated));
+        let audiences = Audiences::of(&translated);
+        let resources = {
+            let before = Configuration {
+                number: before.number,
+                inputs: &before.inputs,
+                translated: &before.translated,
+                audiences: &self.audiences,
+            };
+            let number = before.number + 1;
+            let now =
+                Configuration { number, inputs: &inputs, translated: &translated, audiences: &audiences };
+            self.resources.borrow().with(updates(before, now))
+        };
+        self.audiences = audiences;
         // The authority first: no agent learns of a workload before it can have its certificate.
         replace(&self.identities, translated.identities.clone());
         replace(&self.resources, resources);
@@ -89,55 +108,76 @@ fn replace<T: PartialEq>(channel: &watch::Sender<Arc<T>>, next: T) {
     });
 }
 
+/// What resources are made of.
+#[derive(Clone, Copy)]
+struct Configuration<'a> {
+    number: u64,
+    inputs: &'a Inputs,
+    translated: &'a Translated,
+    audiences: &'a Audiences,
+}
+
 /// What differs between two generations. Most of one is shared with the other, and encoding is what
 /// costs.
-fn updates<'a>(
-    before: &'a Generation,
-    inputs: &Inputs,
-    now: &'a Translated,
-) -> impl Iterator<Item = Update> + 'a {
+fn updates<'a>(before: Configuration<'a>, now: Configuration<'a>) -> impl Iterator<Item = Update> + 'a {
+    let step =
+        Step { before: before.audiences, now: now.audiences, moved: before.audiences != now.audiences };
     // The mesh as a whole is always there: none would mean that nothing is known of it.
     let is_first = before.number == 0;
-    let [mesh_before, mesh] = [(&before.inputs, &before.translated), (inputs, now)].map(mesh);
-    let before = &before.translated;
-    let workloads = differing([&before.workloads, &now.workloads], Resource::workload, |uid| {
-        Update::Remove(ResourceType::Address, uid.to_string())
-    });
-    let services = differing([&before.services, &now.services], Resource::service, |name| {
-        Update::Remove(ResourceType::Address, name.to_string())
-    });
-    let policies = differing([&before.policies, &now.policies], Resource::policy, |name| {
-        Update::Remove(ResourceType::Authorization, name.to_string())
-    });
-    let routes =
-        differing([&before.for_waypoints.routes, &now.for_waypoints.routes], Resource::route, |name| {
-            Update::Remove(ResourceType::Route, name.to_string())
-        });
-    let subsets = [&before.for_waypoints.subsets, &now.for_waypoints.subsets];
-    let subsets =
-        differing(subsets, Resource::subset, |name| Update::Remove(ResourceType::Subset, name.to_string()));
-    let http_policies = [&before.for_waypoints.policies, &now.for_waypoints.policies];
-    let http_policies = differing(http_policies, Resource::http_policy, |name| {
-        Update::Remove(ResourceType::HttpPolicy, name.to_string())
-    });
+    let (mesh_before, mesh) = (mesh(before), mesh(now));
     let mesh = (is_first || mesh != mesh_before).then(|| Update::Put(Resource::mesh(&mesh)));
-    workloads.chain(services).chain(policies).chain(subsets).chain(routes).chain(http_policies).chain(mesh)
+    let (before, now) = (before.translated, now.translated);
+    let workloads = [&before.workloads, &now.workloads];
+    let workloads = step.differing(ResourceType::Address, workloads, Resource::workload, Audiences::workload);
+    let services = [&before.services, &now.services];
+    let services = step.differing(ResourceType::Address, services, Resource::service, Audiences::service);
+    let policies = [&before.policies, &now.policies];
+    let policies = step.differing(ResourceType::Authorization, policies, Resource::policy, Audiences::policy);
+    let (before, now) = (&before.for_waypoints, &now.for_waypoints);
+    let subsets = [&before.subsets, &now.subsets];
+    let subsets = step.differing(ResourceType::Subset, subsets, Resource::subset, Audiences::subset);
+    let routes = [&before.routes, &now.routes];
+    let routes = step.differing(ResourceType::Route, routes, Resource::route, Audiences::route);
+    let http = [&before.policies, &now.policies];
+    let http = step.differing(ResourceType::HttpPolicy, http, Resource::http_policy, Audiences::http_policy);
+    workloads.chain(services).chain(policies).chain(subsets).chain(routes).chain(http).chain(mesh)
 }
 
-fn mesh((inputs, of): (&Inputs, &Translated)) -> Mesh {
-    Mesh::new(of.enrolled_namespaces.iter().cloned(), of.mesh_ranges.iter().copied())
-        .being_uninstalled(inputs.uninstalling())
+fn mesh(of: Configuration<'_>) -> Mesh {
+    let Translated { enrolled_namespaces, mesh_ranges, .. } = of.translated;
+    Mesh::new(enrolled_namespaces.iter().cloned(), mesh_ranges.iter().copied())
+        .being_uninstalled(of.inputs.uninstalling())
 }
 
-fn differing<'a, K: Ord, V: PartialEq>(
-    [before, now]: [&'a BTreeMap<K, Arc<V>>; 2],
-    encode: fn(&V) -> Resource,
-    remove: fn(&K) -> Update,
-) -> impl Iterator<Item = Update> + 'a {
-    let is_same = |key: &K, value: &Arc<V>| {
-        before.get(key).is_some_and(|before| Arc::ptr_eq(before, value) || before == value)
-    };
-    let gone = before.keys().filter(|key| !now.contains_key(*key)).map(remove);
-    let put = now.iter().filter(move |(key, value)| !is_same(key, value));
-    gone.chain(put.map(move |(_, value)| Update::Put(encode(value))))
+/// From one generation to the next.
+#[derive(Clone, Copy)]
+struct Step<'a> {
+    before: &'a Audiences,
+    now: &'a Audiences,
+    /// Whether they differ.
+    moved: bool,
 }
+
+impl<'a> Step<'a> {
+    fn differing<K: Ord + Display, V: PartialEq>(
+        self,
+        kind: ResourceType,
+        [before, now]: [&'a BTreeMap<K, Arc<V>>; 2],
+        encode: fn(&V) -> Resource,
+        audience: fn(&Audiences, &V) -> Audience,
+    ) -> impl Iterator<Item = Update> + 'a {
+        let is_same = move |key: &K, value: &Arc<V>| {
+            let same = |before: &&Arc<V>| Arc::ptr_eq(before, value) || *before == value;
+            before.get(key).filter(same).is_some_and(|before| {
+                !self.moved || audience(self.before, before) == audience(self.now, value)
+            })
+        };
+        let gone = before.keys().filter(|key| !now.contains_key(*key));
+        let gone = gone.map(move |key| Update::Remove(kind, key.to_string()));
+        let put = now.iter().filter(move |(key, value)| !is_same(key, value));
+        gone.chain(put.map(move |(_, value)| Update::Put(encode(value).to(audience(self.now, value)))))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,29 +15,34 @@ use ambit_runtime::drain::{self, DrainWatch};
 use ambit_runtime::readiness::Readiness;
 use ambit_runtime::shutdown::{self, Shutdown};
 use ambit_runtime::telemetry::{logging, metrics};
-use ambit_xds::server::{Authenticator, DiscoveryService, Subscribers, transport};
+use ambit_xds::resources::Viewer;
+use ambit_xds::server::{Authenticator, DiscoveryService, Known, Subscribers, transport};
 use kube::Client;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::Status;
 
 use crate::admin::with_debug_pages;
 use crate::ca::authentication::{Authentication, Proof};
 use crate::ca::authority::AuthorityError;
 use crate::ca::current::CurrentAuthority;
+use crate::ca::grant::pod_of_caller;
 use crate::ca::service::CertificateService;
 use crate::ca::serving::{ServingCertificate, ServingError};
 use crate::config::{DirectoryMode, Flags, KubernetesMode};
 use crate::kube::status::Facts;
 use crate::kube::waypoints::Deploying;
+use crate::kube::waypoints::desired::GATEWAY_NAME;
 use crate::kube::{Replica, Writing};
 use crate::limits::buckets::{Buckets, Rate};
 use crate::listener::{self, BindError};
 use crate::pipeline::Pipeline;
-use crate::publish::{self, Published};
+use crate::publish::{self, Generation, Published};
 use crate::source::{Batch, Running, Source};
 use crate::state::{FileSet, StateError};
 use crate::status;
+use crate::translate::waypoints;
 
 mod directory;
 mod kubernetes;
@@ -173,7 +178,10 @@ async fn serve(
     let grpc_listener = listener::bind(flags.xds_address)?;
 
     let authentication = Authentication::by(proof);
-    let discovery = DiscoveryService::new(published.resources.clone(), authenticator(authentication.clone()));
+    let discovery = DiscoveryService::new(
+        published.resources.clone(),
+        authenticator(authentication.clone(), published.generation.clone()),
+    );
     let subscribers = discovery.subscribers();
     let certificates = CertificateService::new(
         authority.subscribe(),
@@ -307,11 +315,18 @@ impl Pages<'_> {
 /// successor come back at once when a replica of control has ended, and then as they back off.
 const STREAMS: Rate = Rate { burst: 32, every: Duration::from_millis(500) };
 
+/// How long is waited for the pod of a waypoint that calls, and for its Gateway, to be among what is in force.
+const PLACED_WITHIN: Duration = Duration::from_secs(2);
+
 /// Agents show the same token to xDS and to the certificate authority.
-fn authenticator(authentication: Authentication) -> Authenticator {
+fn authenticator(
+    authentication: Authentication,
+    generations: watch::Receiver<Arc<Generation>>,
+) -> Authenticator {
     let opened = Arc::new(Mutex::new(Buckets::new(STREAMS)));
     Authenticator::new(move |metadata, peer| {
         let (caller, opened) = (authentication.caller(metadata, peer), opened.clone());
+        let generations = generations.clone();
         async move {
             let caller = caller.await?;
             if !opened.lock().unwrap_or_else(PoisonError::into_inner).admit(&caller, Instant::now()) {
@@ -319,8 +334,25 @@ fn authenticator(authentication: Authentication) -> Authenticator {
                     "this caller opens too many streams: try again later",
                 ));
             }
-            Ok(caller.node().into())
+            Ok(Known { name: caller.node().into(), viewer: viewer(caller.node(), generations).await? })
         }
+    })
+}
+
+/// What a caller may see. A waypoint sees what its services need, for as long as its stream lasts.
+async fn viewer(caller: &str, mut generations: watch::Receiver<Arc<Generation>>) -> Result<Viewer, Status> {
+    let Some((namespace, pod)) = pod_of_caller(caller) else { return Ok(Viewer::Node) };
+    let waypoint = |generation: &Generation| waypoints::of_pod(&generation.inputs, namespace, pod);
+    let placed = generations.wait_for(|generation| waypoint(generation).is_some());
+    let found = match timeout(PLACED_WITHIN, placed).await {
+        Ok(Ok(generation)) => waypoint(&generation),
+        Ok(Err(_)) | Err(_) => None,
+    };
+    found.map(Viewer::Waypoint).ok_or_else(|| {
+        Status::unavailable(format!(
+            "pod {namespace}/{pod} is no instance of a waypoint that is known: check its label {GATEWAY_NAME} and the \
+             Gateway of that name"
+        ))
     })
 }
 

@@ -84,6 +84,8 @@ pub struct Translated {
     pub mesh_ranges: Vec<IpNet>,
     /// The namespaces that are labelled to be in the mesh, whether they have pods or not.
     pub enrolled_namespaces: BTreeSet<Arc<str>>,
+    /// The waypoints that there are, each by the name of its Service.
+    pub waypoints: BTreeSet<ServiceName>,
     /// What waypoints learn beside workloads and services.
     pub for_waypoints: ForWaypoints,
     /// What the authors of objects should know.
@@ -147,7 +149,8 @@ impl Settings {
     }
 }
 
-fn service_name(namespace: &str, name: &str) -> ServiceName {
+/// The name of a Service of the cluster.
+pub(crate) fn service_name(namespace: &str, name: &str) -> ServiceName {
     let hostname = format!("{name}.{namespace}.svc.{CLUSTER_DOMAIN}");
     ServiceName { namespace: namespace.into(), hostname: hostname.into() }
 }
@@ -161,4 +164,4 @@ fn is_root(namespace: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

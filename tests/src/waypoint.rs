@@ -214,6 +214,19 @@ impl Waypoint {
         AccessRecord::parse(&line).context("the line was parsed before")
     }
 
+    /// Whether there is a record of the access log at or after `from` already.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn has_access(&self, from: usize, matches: impl Fn(&AccessRecord) -> bool) -> Result<bool> {
+        let lines = self.with_log(Log::lines)?;
+        Ok(lines
+            .iter()
+            .skip(from)
+            .filter_map(|line| AccessRecord::parse(line))
+            .any(|record| matches(&record)))
+    }
+
     fn with_log<T>(&self, read: impl FnOnce(&Log) -> T) -> Result<T> {
         let process = self.slot();
         Ok(read(process.as_ref().context("the waypoint does not run")?.log()))

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ambit_hbone::codec::{Codec, Reason, RequestHead, Settings};
-use ambit_hbone::headers;
+use ambit_hbone::headers::{self, Baggage};
 use ambit_hbone::socket::Socket;
 use ambit_hbone::tls::TlsSession;
 use ambit_hbone::tunnel::{self, HandshakeError, Keepalive, Tunnel, TunnelStream};
@@ -19,9 +19,10 @@ use ambit_mesh::policy::Peer;
 use ambit_mesh::service::AppProtocol;
 use metrics::counter;
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
+use crate::claimed::Claimed;
 use crate::downstream;
 use crate::wire::Wire;
 use crate::worker::Worker;
@@ -39,6 +40,8 @@ pub struct Caller {
     pub local: SocketAddr,
     /// What it asked for.
     pub authority: Authority,
+    /// What its node agent says of it.
+    pub claimed: Option<Claimed>,
 }
 
 /// Serves one connection to the HBONE port until its tunnel is over.
@@ -148,6 +151,10 @@ async fn secure(worker: &Worker, stream: TcpStream) -> Result<(Tunnel, VerifiedP
     Ok((tunnel, verified, expiry))
 }
 
+/// How long a CONNECT for what is not served here waits to be: what is bound to a waypoint reaches agents and waypoints
+/// each at its own time.
+const BOUND_WITHIN: Duration = Duration::from_secs(1);
+
 /// Why a CONNECT was not served.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -186,7 +193,10 @@ async fn serve_stream(
     match admit(&worker, &head, &client).await {
         Ok((authority, protocol)) => {
             stream.accept(&[(headers::BAGGAGE, &worker.own_baggage())]);
-            let caller = Caller { client, identity, address, local, authority };
+            let claimed = head.headers().all(headers::BAGGAGE);
+            let now = std::time::Instant::now();
+            let claimed = worker.claims.borrow_mut().take(&Baggage::parse(claimed), &identity, now);
+            let caller = Caller { client, identity, address, local, authority, claimed };
             downstream::serve(&worker, Rc::new(caller), Wire::of_tunnel(stream), protocol).await;
         }
         Err(failure) => {
@@ -213,8 +223,21 @@ async fn admit(
     }
     let authority: Authority = head.authority().parse()?;
     let wait = worker.shared.config.unknown_wait;
-    let snapshot = worker.shared.snapshots.first(wait).await.ok_or(Failure::NoSnapshot)?;
-    let destination = snapshot.destination(&authority)?;
+    let deadline = Instant::now() + wait.min(BOUND_WITHIN);
+    let mut changes = worker.shared.snapshots.from_now();
+    let mut snapshot = worker.shared.snapshots.first(wait).await.ok_or(Failure::NoSnapshot)?;
+    let destination = loop {
+        match snapshot.destination(&authority) {
+            Ok(destination) => break destination,
+            Err(not_served) => {
+                // Agents may have heard of a binding before we have.
+                if !matches!(timeout_at(deadline, changes.changed()).await, Ok(true)) {
+                    return Err(not_served.into());
+                }
+                snapshot = worker.shared.snapshots.load().ok_or(Failure::NoSnapshot)?;
+            }
+        }
+    };
     let protocol = match snapshot.reading(&destination, client) {
         Reading::Requests => destination.protocol,
         Reading::ServerName | Reading::Nothing => AppProtocol::Tcp,

@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod agent;
+mod claimed;
 pub mod config;
 pub mod configuration;
 pub mod detect;

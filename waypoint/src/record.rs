@@ -63,6 +63,15 @@ impl Ends {
         *self.upstream.borrow_mut() = Some(decision.clone());
     }
 
+    /// What the client is called in logs.
+    fn source_name(&self) -> Option<&str> {
+        match (&self.source, &self.caller.claimed) {
+            (Some(source), Some(claimed)) if Arc::ptr_eq(source, &claimed.workload) => Some(claimed.name()),
+            (Some(source), _) => Some(&source.name),
+            (None, _) => None,
+        }
+    }
+
     fn labels<'a>(&'a self, endpoint: Option<&'a Workload>) -> ConnectionLabels<'a> {
         ConnectionLabels {
             reporter: Reporter::Waypoint,
@@ -84,12 +93,16 @@ impl Ends {
     }
 }
 
-/// The workload at the client's address, unless its certificate says that it is somebody else.
+/// The workload at the client's address, unless its certificate says that it is somebody else; of one that this waypoint
+/// is not told of, what its node agent says.
 fn source(worker: &Worker, caller: &Caller) -> Option<Arc<Workload>> {
-    let snapshot = worker.shared.snapshots.load()?;
-    let network = snapshot.own()?.network.clone();
-    let found = snapshot.mesh().workload_by_address(&NetworkAddress { network, ip: caller.client.ip })?;
-    (found.identity == caller.identity).then(|| Arc::clone(found))
+    let known = || {
+        let snapshot = worker.shared.snapshots.load()?;
+        let network = snapshot.own()?.network.clone();
+        let found = snapshot.mesh().workload_by_address(&NetworkAddress { network, ip: caller.client.ip })?;
+        (found.identity == caller.identity).then(|| Arc::clone(found))
+    };
+    known().or_else(|| Some(Arc::clone(&caller.claimed.as_ref()?.workload)))
 }
 
 /// A head that could not be read.

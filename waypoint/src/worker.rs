@@ -30,6 +30,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, info, warn};
 
+use crate::claimed::Claims;
 use crate::config::DataPathConfig;
 use crate::ingress::{self, AcceptedTunnels};
 use crate::state::SnapshotReader;
@@ -64,6 +65,8 @@ pub struct Worker {
     pub patience: Patience,
     /// Its source of chance.
     pub rng: RefCell<SmallRng>,
+    /// What clients' agents say of them.
+    pub claims: RefCell<Claims>,
     /// The tunnels of others to us.
     pub accepted: AcceptedTunnels,
     /// Connections of clients that are open.
@@ -185,6 +188,7 @@ async fn run(index: usize, shared: Shared, listener: TcpListener) {
         connections: Connections::default(),
         patience: Patience::default(),
         rng: RefCell::new(SmallRng::from_os_rng()),
+        claims: RefCell::default(),
         accepted: AcceptedTunnels::default(),
         open: Cell::new(0),
         leaving: watch::Sender::new(None),

@@ -32,9 +32,9 @@ pub fn waypoint_caller(namespace: &str, pod: &str) -> Arc<str> {
     format!("waypoint~{namespace}~{pod}").into()
 }
 
-/// Whether a caller's name is that of a waypoint's pod.
-pub fn is_waypoint_caller(name: &str) -> bool {
-    name.starts_with("waypoint~")
+/// The namespace and the name of the waypoint's pod that calls under this name.
+pub fn pod_of_caller(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix("waypoint~")?.split_once('~')
 }
 
 /// What runs where: the identities of the enrolled workloads of each node, pods that are scheduled

@@ -167,9 +167,9 @@ impl Writer<'_> {
             let name = policy.to_string();
             Layer::ALL.into_iter().find_map(|layer| {
                 let Serving { policies, digests } = own.serving.of(layer);
-                let version = policies.get(&name)?.version();
+                let policy = policies.get(&name)?;
                 let reports = others.iter().copied().chain([&own_report]);
-                Some(progress(reports, layer, digests, &name, version))
+                Some(progress(reports, layer, digests, policy))
             })
         };
         self.ledger.want(desired(&generation, &how_far));

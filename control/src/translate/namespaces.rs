@@ -71,8 +71,11 @@ impl Translator {
         let of_peers = peers.policies().into_iter().map(|policy| (policy.name.clone(), Arc::new(policy)));
         out.policies.extend(of_peers);
         out.join(kept.parts.values());
-        let Translated { for_waypoints, notes, conditions, .. } = &mut out;
+        let Translated { waypoints, for_waypoints, notes, conditions, .. } = &mut out;
         for gateway in view.gateways.values().flat_map(BTreeMap::values) {
+            if gateway.object.is_waypoint() {
+                waypoints.insert(super::service_name(gateway.namespace(), gateway.name()));
+            }
             waypoint::note_gateway(gateway, &view, notes, conditions);
         }
         view.service_entries.iter().for_each(|entry| waypoint::note_entry(entry, notes));

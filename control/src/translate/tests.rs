@@ -52,7 +52,7 @@ fn translation(case: &Path) -> serde_json::Value {
 }
 
 /// What is in force when control starts with these files.
-fn inputs<'a>(files: impl IntoIterator<Item = (&'a str, String)>) -> Inputs {
+pub(crate) fn inputs<'a>(files: impl IntoIterator<Item = (&'a str, String)>) -> Inputs {
     let read = |(path, text): (&str, String)| {
         let path = Arc::from(path);
         let content = reading::read(&path, &text);
@@ -64,7 +64,7 @@ fn inputs<'a>(files: impl IntoIterator<Item = (&'a str, String)>) -> Inputs {
     inputs
 }
 
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         cluster_id: "Kubernetes".into(),
         network: Network::default(),
@@ -89,7 +89,7 @@ fn settings_add_to_the_ranges_of_nodes_and_services() {
     assert_eq!(ranges(node("")), ["10.2.0.0/16"]);
 }
 
-fn cases() -> Vec<PathBuf> {
+pub(crate) fn cases() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
     let mut cases: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.sort();

@@ -1,15 +1,24 @@
 //! Which pods are waypoints' instances, asked of the objects in force without translating them.
 
+use ambit_mesh::address::ServiceName;
+
 use crate::inputs::Inputs;
 use crate::kube::token_review::decide::Account;
 use crate::objects::{Kind, KnownKind, Object, ObjectKey, Pod};
 
+use super::service_name;
 use super::waypoint::GATEWAY_NAME;
+
+/// The waypoint that a pod is an instance of, by the name of its Service.
+pub fn of_pod(inputs: &Inputs, namespace: &str, pod: &str) -> Option<ServiceName> {
+    let Some(Object::Pod(pod)) = entry(inputs, KnownKind::Pod, namespace, pod) else { return None };
+    let gateway = pod.metadata.label(GATEWAY_NAME)?;
+    is_instance(inputs, namespace, pod).then(|| service_name(namespace, gateway))
+}
 
 /// Whether a pod of this name is there and names a waypoint of its namespace.
 pub fn is_pod(inputs: &Inputs, namespace: &str, pod: &str) -> bool {
-    let found = entry(inputs, KnownKind::Pod, namespace, pod);
-    matches!(found, Some(Object::Pod(pod)) if is_instance(inputs, namespace, pod))
+    of_pod(inputs, namespace, pod).is_some()
 }
 
 /// Whether a waypoint's instance has this ServiceAccount.

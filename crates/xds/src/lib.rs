@@ -1,7 +1,7 @@
 //! Delta xDS between `control` and the proxies.
 //!
 //! Pure: [`convert`] turns protocol buffers into the mesh's vocabulary and back, [`session`] is
-//! one client's side of the protocol and [`subscriber`] the server's side of one client, both as
+//! one client's side of the protocol and [`subscriptions`] the server's side of one client, both as
 //! state machines that are given messages and return messages. [`client`] and [`server`] are the
 //! thin shells that move those messages over gRPC. [`last_good`] keeps what a client was sent on disk.
 
@@ -18,6 +18,7 @@ pub mod resources;
 pub mod server;
 pub mod session;
 pub mod subscriber;
+pub mod subscriptions;
 
 pub use resource_type::{ResourceType, Role};
 

@@ -14,14 +14,18 @@ use ambit_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDis
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
-use crate::ResourceType;
-use crate::resources::{Resource, Resources};
+use crate::resources::{Audience, Resource, Resources, Update, Viewer};
 use crate::samples;
 use crate::session::{Interest, Session};
-use crate::subscriber::Subscriber;
+use crate::subscriber::{Acknowledgement, Subscriber};
+use crate::subscriptions::Subscriptions;
+use crate::{ResourceType, Role};
 
-/// Versions of resources by short name: what a generation is made of.
+/// Versions of resources by short name: what a generation is made of. Of each resource there are so many
+/// versions, first for everybody, then for our waypoint, then for another's.
 type Content = BTreeMap<char, u8>;
+
+const VERSIONS: u8 = 4;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -36,7 +40,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let content = || btree_map(proptest::char::range('a', 'e'), 0_u8..4, 0..5);
+    let content = || btree_map(proptest::char::range('a', 'e'), 0..3 * VERSIONS, 0..5);
     let step = prop_oneof![
         3 => (content(), content()).prop_map(|(workloads, policies)| Step::Publish { workloads, policies }),
         4 => (1_usize..4).prop_map(Step::Deliver),
@@ -49,8 +53,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// Both ends and the messages between them.
 struct Pair {
     session: Session,
+    viewer: Viewer,
     resources: Resources,
-    subscribers: BTreeMap<ResourceType, Subscriber>,
+    subscriptions: Subscriptions,
     requests: VecDeque<DeltaDiscoveryRequest>,
     responses: VecDeque<DeltaDiscoveryResponse>,
     answered: BTreeSet<(String, String)>,
@@ -61,10 +66,19 @@ struct Pair {
 
 impl Pair {
     fn new(addresses: Interest) -> Self {
+        Self::seeing(Viewer::Node, addresses)
+    }
+
+    fn seeing(viewer: Viewer, addresses: Interest) -> Self {
+        let role = match &viewer {
+            Viewer::Node => Role::Node,
+            Viewer::Waypoint(_) => Role::Waypoint,
+        };
         let mut pair = Self {
-            session: Session::new(Node::default(), addresses, crate::Role::Node),
+            session: Session::new(Node::default(), addresses, role),
+            subscriptions: Subscriptions::new(viewer.clone(), Resources::default()),
+            viewer,
             resources: Resources::default(),
-            subscribers: BTreeMap::new(),
             requests: VecDeque::new(),
             responses: VecDeque::new(),
             answered: BTreeSet::new(),
@@ -96,16 +110,14 @@ impl Pair {
 
     fn offer(&mut self, next: Resources) {
         self.resources = next.sharing_with(&self.resources);
-        for subscriber in self.subscribers.values_mut() {
-            self.responses.extend(subscriber.on_change(&self.resources, Instant::now()));
-        }
+        self.responses.extend(self.subscriptions.on_change(&self.resources, Instant::now()));
     }
 
     fn reconnect(&mut self) {
         self.session.on_disconnect();
         self.requests.clear();
         self.responses.clear();
-        self.subscribers.clear();
+        self.subscriptions = Subscriptions::new(self.viewer.clone(), self.resources.clone());
         self.answered.clear();
         self.requests.extend(self.session.connect());
     }
@@ -126,9 +138,7 @@ impl Pair {
 
     fn on_request(&mut self, request: &DeltaDiscoveryRequest) {
         let kind = ResourceType::from_type_url(&request.type_url).unwrap();
-        let subscriber =
-            self.subscribers.entry(kind).or_insert_with(|| Subscriber::new(kind, &self.resources));
-        self.responses.extend(subscriber.on_request(request, Instant::now()));
+        self.responses.extend(self.subscriptions.on_request(kind, request, Instant::now()));
     }
 
     fn on_response(&mut self, response: DeltaDiscoveryResponse) {
@@ -170,20 +180,33 @@ impl Pair {
 
 /// The version is the node's name.
 fn workload(name: char, version: u8) -> Resource {
-    Resource::workload(&samples::workload_on(&name.to_string(), &version.to_string()))
+    let workload = samples::workload_on(&name.to_string(), &(version % VERSIONS).to_string());
+    Resource::workload(&workload).to(audience(version))
+}
+
+fn audience(version: u8) -> Audience {
+    match version / VERSIONS {
+        0 => Audience::Everybody,
+        1 => Audience::Waypoints(Arc::new([waypoint("ours")].into())),
+        _ => Audience::Waypoints(Arc::new([waypoint("anothers")].into())),
+    }
+}
+
+fn waypoint(name: &str) -> ServiceName {
+    ServiceName { namespace: "shop".into(), hostname: name.into() }
 }
 
 /// The version is the number of rules.
 fn policy(name: char, version: u8) -> Resource {
     let mut policy = samples::policy("shop", &name.to_string(), Action::Deny);
-    policy.rules = vec![policy.rules[0].clone(); version.into()];
-    Resource::policy(&policy)
+    policy.rules = vec![policy.rules[0].clone(); (version % VERSIONS).into()];
+    Resource::policy(&policy).to(audience(version))
 }
 
 /// What a client should have of a generation.
 fn expected(workloads: &Content, policies: &Content) -> BTreeMap<String, u8> {
-    let workloads = workloads.iter().map(|(name, &version)| (name.to_string(), version));
-    let policies = policies.iter().map(|(name, &version)| (format!("shop/{name}"), version));
+    let workloads = workloads.iter().map(|(name, &version)| (name.to_string(), version % VERSIONS));
+    let policies = policies.iter().map(|(name, &version)| (format!("shop/{name}"), version % VERSIONS));
     workloads.chain(policies).collect()
 }
 
@@ -204,11 +227,72 @@ proptest! {
         pair.settle();
         prop_assert_eq!(&pair.applied, &expected(&workloads, &policies));
         prop_assert!(pair.session.synced());
-        for (&kind, subscriber) in &pair.subscribers {
+        for subscriber in pair.subscriptions.iter() {
             let status = subscriber.status();
-            prop_assert_eq!(status.up_to_date, pair.resources.of_type(kind).len());
+            prop_assert_eq!(status.up_to_date, pair.resources.of_type(status.kind).len());
             prop_assert_eq!(status.unanswered_since, None);
         }
+    }
+
+    #[test]
+    fn a_waypoint_ends_up_with_what_is_for_it(steps in steps()) {
+        let (mut workloads, mut policies) = last_published(&steps);
+        for content in [&mut workloads, &mut policies] {
+            content.retain(|_, version| *version < 2 * VERSIONS);
+        }
+        let mut pair = Pair::seeing(Viewer::Waypoint(waypoint("ours")), Interest::Everything);
+        steps.into_iter().for_each(|step| pair.step(step));
+        pair.settle();
+        prop_assert_eq!(&pair.applied, &expected(&workloads, &policies));
+        prop_assert!(pair.session.synced());
+        for subscriber in pair.subscriptions.iter() {
+            let status = subscriber.status();
+            prop_assert_eq!(status.up_to_date, status.wanted);
+            prop_assert!(subscriber.lacking(pair.resources.of_type(status.kind)).is_empty());
+        }
+    }
+
+    /// What a waypoint decides by is at every moment one generation, as it sees it, and never an older one than before.
+    #[test]
+    fn a_waypoint_decides_by_one_generation_at_a_time(steps in steps()) {
+        let mut pair = Pair::seeing(Viewer::Waypoint(waypoint("ours")), Interest::Everything);
+        let mut published = vec![BTreeMap::new()];
+        let mut newest = 0;
+        let mut check = |pair: &Pair, published: &[BTreeMap<String, u8>]| {
+            if !pair.session.synced() {
+                return Ok(());
+            }
+            let at = published.iter().skip(newest).position(|generation| *generation == pair.applied);
+            let Some(at) = at else {
+                return Err(TestCaseError::fail(format!("{:?} is none of {published:?}", pair.applied)));
+            };
+            newest += at;
+            Ok(())
+        };
+        for step in steps {
+            match step {
+                Step::Publish { mut workloads, mut policies } => {
+                    pair.publish(&workloads, &policies);
+                    for content in [&mut workloads, &mut policies] {
+                        content.retain(|_, version| *version < 2 * VERSIONS);
+                    }
+                    published.push(expected(&workloads, &policies));
+                }
+                Step::Deliver(count) => {
+                    for _ in 0..count {
+                        pair.deliver();
+                        check(&pair, &published)?;
+                    }
+                }
+                Step::Reconnect => pair.reconnect(),
+                Step::Demand(_) => {}
+            }
+        }
+        while pair.deliver() {
+            check(&pair, &published)?;
+        }
+        prop_assert!(pair.session.synced());
+        prop_assert_eq!(Some(&pair.applied), published.last());
     }
 
     #[test]
@@ -282,7 +366,7 @@ fn the_mesh_as_a_whole_arrives_changes_and_is_known_across_streams() {
 
     pair.reconnect();
     pair.settle();
-    let status = pair.subscribers[&ResourceType::Mesh].status();
+    let status = pair.subscriptions.of_type(ResourceType::Mesh).unwrap().status();
     assert_eq!((status.wanted, status.up_to_date), (1, 1), "declared, and not sent again");
     pair.offer(offered(&of(&["shop", "bank"])));
     pair.settle();
@@ -303,7 +387,7 @@ fn a_large_generation_comes_in_parts_and_counts_when_it_is_whole() {
     let mut parts = 0;
     while pair.deliver() {
         parts += usize::from(!pair.session.synced());
-        let status = pair.subscribers.get(&ResourceType::Address).map(Subscriber::status);
+        let status = pair.subscriptions.of_type(ResourceType::Address).map(Subscriber::status);
         let up_to_date = status.map_or(0, |status| status.up_to_date);
         assert!(up_to_date == 0 || pair.session.synced(), "{up_to_date} count before all have come");
         if parts == 3 {
@@ -318,9 +402,34 @@ fn a_large_generation_comes_in_parts_and_counts_when_it_is_whole() {
 }
 
 #[test]
+fn a_waypoint_takes_a_large_generation_of_several_types_at_once() {
+    let generation = |version: u8| {
+        let policy = Update::Put(policy('p', version));
+        large(1_999, version).with([policy])
+    };
+    let mut pair = Pair::seeing(Viewer::Waypoint(waypoint("ours")), Interest::Everything);
+    pair.offer(generation(1));
+    pair.settle();
+    assert!(pair.session.synced());
+    assert_eq!(pair.applied.len(), 2_000);
+    pair.offer(generation(2));
+    let mut deliveries = 0;
+    while pair.deliver() {
+        deliveries += 1;
+        let versions: BTreeSet<u8> = pair.applied.values().copied().collect();
+        assert!(!pair.session.synced() || versions.len() == 1, "a half of {versions:?}");
+        let policies = pair.subscriptions.of_type(ResourceType::Authorization).unwrap();
+        let acknowledged = policies.acknowledgement("shop/p") == Acknowledgement::Acknowledged;
+        assert!(!acknowledged || pair.session.synced(), "acknowledged before it is in force");
+    }
+    assert!(deliveries > 3, "{deliveries} deliveries");
+    assert!(pair.session.synced() && pair.applied.values().all(|version| *version == 2));
+}
+
+#[test]
 fn a_client_that_does_not_take_parts_is_sent_everything_at_once() {
     let resources = large(2_000, 1);
-    let mut subscriber = Subscriber::new(ResourceType::Address, &resources);
+    let mut subscriber = Subscriber::new(ResourceType::Address, &resources, Viewer::Node);
     let response = subscriber.on_request(&DeltaDiscoveryRequest::default(), Instant::now()).unwrap();
     assert_eq!((response.resources.len(), response.system_version_info.as_str()), (2_000, ""));
 }

@@ -3,11 +3,13 @@
 //!
 //! Who wants which of them, and who has them, is [`crate::subscriber`]'s business.
 
+mod audience;
 mod collection;
 mod resource;
 
 use std::sync::Arc;
 
+pub use audience::{Audience, Viewer};
 pub use collection::{Collection, Difference};
 pub use resource::Resource;
 

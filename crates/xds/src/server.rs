@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-pub use authenticator::Authenticator;
+pub use authenticator::{Authenticator, Known};
 pub use registry::{Programmed, SubscriberStatus, Subscribers};
 pub use standing::{Counts, Proxy, Standing};
 
@@ -87,12 +87,13 @@ impl AggregatedDiscoveryService for DiscoveryService {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let peer = request.remote_addr();
-        let node = self.authenticator.authenticate(request.metadata(), peer).await?;
-        let Some(subscribed) = self.subscribers.enter(node.clone(), peer) else {
-            return Err(Status::resource_exhausted(format!("node {node} has too many streams")));
+        let client = self.authenticator.authenticate(request.metadata(), peer).await?;
+        let mut resources = self.resources.clone();
+        let generation = resources.borrow_and_update().clone();
+        let Some(subscribed) = self.subscribers.enter(client.clone(), &generation, peer) else {
+            return Err(Status::resource_exhausted(format!("{} has too many streams", client.name)));
         };
         let (responses, outgoing) = mpsc::channel(RESPONSE_QUEUE);
-        let resources = self.resources.clone();
         // Ends when the client is gone or `outgoing` is dropped, whichever is first.
         tokio::spawn(
             stream::Stream { requests: request.into_inner(), responses, resources, subscribed }.run(),

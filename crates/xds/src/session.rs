@@ -40,6 +40,7 @@ pub enum Interest {
 /// The state of one client, across all of its streams.
 #[derive(Debug)]
 pub struct Session {
+    role: Role,
     subscriptions: BTreeMap<ResourceType, Subscription>,
 }
 
@@ -73,7 +74,7 @@ impl Session {
         };
         let subscription = |kind| (kind, Subscription::new(node.clone(), kind, interest(kind)));
         let kinds = ResourceType::ALL.into_iter().filter(|kind| kind.is_for(role));
-        Self { subscriptions: kinds.map(subscription).collect() }
+        Self { role, subscriptions: kinds.map(subscription).collect() }
     }
 
     /// A stream is open: the first requests on it, one for each type that is waited for.
@@ -113,13 +114,17 @@ impl Session {
     }
 
     /// Whether each type that is waited for and asked for as a whole has been answered once, on any stream, and none
-    /// is in the middle of an answer that comes in parts.
+    /// is in the middle of an answer that comes in parts. What a waypoint is sent on one stream belongs together, and
+    /// not with what it was sent on another: there each has to have been answered on this stream.
     ///
     /// An answer that held unusable resources counts: one bad resource must not keep a node from
     /// becoming ready, and what is unknown because of it stays closed.
     pub fn synced(&self) -> bool {
         let required = self.subscriptions.iter().filter(|(kind, _)| kind.need() == Need::Required);
-        required.map(|(_, subscription)| subscription).all(Subscription::synced)
+        required.map(|(_, subscription)| subscription).all(|subscription| match self.role {
+            Role::Node => subscription.synced(),
+            Role::Waypoint => subscription.is_answered(),
+        })
     }
 }
 

@@ -17,16 +17,18 @@ use ambit_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDis
 
 pub use status::{Acknowledgement, Lack, Refusal, Status};
 
-use crate::resources::{Collection, Difference, Resource, Resources};
+use crate::resources::{Collection, Difference, Resource, Resources, Viewer};
 use crate::{MORE_FOLLOWS, PARTS_FEATURE, ResourceType};
-use interest::Interest;
+use interest::{Interest, Requested};
 
 /// The server's state of one client and type.
 #[derive(Debug)]
 pub struct Subscriber {
     kind: ResourceType,
     interest: Interest,
-    /// The newest generation.
+    /// The newest generation there is.
+    newest: Arc<Collection>,
+    /// The one that the client is brought to.
     current: Arc<Collection>,
     /// The generation that the last response brought the client to; `None` before the first.
     sent: Option<Arc<Collection>>,
@@ -41,6 +43,8 @@ pub struct Subscriber {
     takes_parts: bool,
     /// What is still to be sent to bring the client to `sent`.
     unsent: Contents,
+    /// More belongs to what the client is being brought to than there is of this type.
+    is_held_open: bool,
 }
 
 /// Resources of one response to a client that takes parts: together a megabyte at most, as they are
@@ -65,10 +69,11 @@ struct Contents {
 
 impl Subscriber {
     /// A subscriber to one type of the current generation that has asked for nothing yet.
-    pub fn new(kind: ResourceType, resources: &Resources) -> Self {
+    pub fn new(kind: ResourceType, resources: &Resources, viewer: Viewer) -> Self {
         Self {
             kind,
-            interest: Interest::default(),
+            interest: Interest::of(viewer),
+            newest: resources.of_type(kind).clone(),
             current: resources.of_type(kind).clone(),
             sent: None,
             answered: Arc::default(),
@@ -78,6 +83,7 @@ impl Subscriber {
             responses: 0,
             takes_parts: false,
             unsent: Contents::default(),
+            is_held_open: false,
         }
     }
 
@@ -103,8 +109,14 @@ impl Subscriber {
 
     /// There is a new generation.
     pub fn on_change(&mut self, resources: &Resources, now: Instant) -> Option<DeltaDiscoveryResponse> {
-        self.current = resources.of_type(self.kind).clone();
+        self.hear_of(resources);
+        self.current = self.newest.clone();
         self.next_response(now)
+    }
+
+    /// There is a new generation, which the client is not brought to yet.
+    pub fn hear_of(&mut self, resources: &Resources) {
+        self.newest = resources.of_type(self.kind).clone();
     }
 
     fn on_answer(&mut self, request: &DeltaDiscoveryRequest, now: Instant) {
@@ -136,7 +148,9 @@ impl Subscriber {
         if contents.is_empty() {
             // Nothing that the client sees has changed: it is at this generation already.
             self.sent = Some(self.current.clone());
-            self.answered = self.current.clone();
+            if !self.is_open() {
+                self.answered = self.current.clone();
+            }
             return None;
         }
         Some(self.respond(contents, now))
@@ -146,7 +160,7 @@ impl Subscriber {
         if self.takes_parts {
             self.unsent = contents.split_off_after(OCTETS_IN_A_PART);
         }
-        let is_last = self.unsent.is_empty();
+        let is_last = self.unsent.is_empty() && !self.is_open();
         self.responses += 1;
         let nonce = self.responses.to_string();
         self.sent = Some(self.current.clone());
@@ -164,11 +178,47 @@ impl Subscriber {
         response
     }
 
+    /// Whether the client has answered for all that there is to send.
+    pub fn is_settled(&self) -> bool {
+        self.sent.is_some() && self.outstanding.is_none() && self.unsent.is_empty()
+    }
+
+    /// Whether a generation would bring the client anything.
+    pub fn is_touched_by(&self, resources: &Resources) -> bool {
+        let sees = |resource: &Arc<Resource>| self.interest.covers(resource);
+        let touches = |difference: Difference<'_>| match difference {
+            Difference::Added(one) | Difference::Removed(one) => sees(one),
+            Difference::Changed { from, to } => match (sees(from), sees(to)) {
+                (true, true) => from.version() != to.version(),
+                (before, after) => before || after,
+            },
+        };
+        let sent = self.sent.as_ref();
+        sent.is_some_and(|sent| sent.differences(resources.of_type(self.kind)).any(touches))
+    }
+
+    /// What is sent from here on is not whole for the client until [`Self::close`]. One that does not take parts cannot
+    /// be told.
+    pub fn hold_open(&mut self) {
+        self.is_held_open = true;
+    }
+
+    /// Says that all is there, if it was held open.
+    pub fn close(&mut self, now: Instant) -> Option<DeltaDiscoveryResponse> {
+        let was_open = self.is_open();
+        self.is_held_open = false;
+        was_open.then(|| self.respond(Contents::default(), now))
+    }
+
+    fn is_open(&self) -> bool {
+        self.is_held_open && self.takes_parts
+    }
+
     /// Everything the client is subscribed to, less what it has declared to hold, and the removal
     /// of whatever else it has declared.
     fn first_contents(&mut self, declared: &BTreeMap<String, String>) -> Contents {
         let mut contents = Contents::default();
-        contents.add_requested(&self.interest.take_requested(), &self.current);
+        contents.add_requested(self.interest.take_requested(), &self.interest, &self.current);
         contents.resources.retain(|name, resource| {
             declared.get(&**name).is_none_or(|version| **version != **resource.version())
         });
@@ -186,7 +236,11 @@ impl Subscriber {
         for difference in sent.differences(&self.current) {
             match difference {
                 Difference::Added(to) if self.interest.covers(to) => contents.add(to),
-                Difference::Changed { to, .. } if self.interest.covers(to) => contents.add(to),
+                Difference::Changed { from, to } if self.interest.covers(to) => {
+                    if from.version() != to.version() || !self.interest.covers(from) {
+                        contents.add(to);
+                    }
+                }
                 Difference::Changed { from, .. } | Difference::Removed(from)
                     if self.interest.covers(from) =>
                 {
@@ -195,7 +249,7 @@ impl Subscriber {
                 Difference::Added(_) | Difference::Changed { .. } | Difference::Removed(_) => {}
             }
         }
-        contents.add_requested(&self.interest.take_requested(), &self.current);
+        contents.add_requested(self.interest.take_requested(), &self.interest, &self.current);
         contents
     }
 }
@@ -233,13 +287,13 @@ impl Contents {
     }
 
     /// xDS protocol: what is newly asked for is sent even if the client has it, and a name that
-    /// does not exist is reported as removed.
-    fn add_requested(&mut self, requested: &interest::Requested, current: &Collection) {
+    /// does not exist for it is reported as removed.
+    fn add_requested(&mut self, requested: Requested, by: &Interest, current: &Collection) {
         if requested.everything {
-            current.iter().for_each(|resource| self.add(resource));
+            current.iter().filter(|resource| by.sees(resource)).for_each(|resource| self.add(resource));
         }
         for name in &requested.names {
-            let mut found = current.named_or_aliased(name).peekable();
+            let mut found = current.named_or_aliased(name).filter(|resource| by.sees(resource)).peekable();
             if found.peek().is_none() {
                 self.removed.insert(name.to_string());
             }

@@ -130,6 +130,7 @@ pub(super) fn date_entries(old: &Value, object: &mut Value, api_version: &str, n
 fn merge(resource: &Resource, target: &mut Value, applied: &Value, path: &mut Path) {
     match applied {
         Value::Object(applied) => {
+            fields(target);
             for (name, value) in applied {
                 path.push(Step::Field(name.clone()));
                 merge(resource, fields(target).entry(name.clone()).or_insert(Value::Null), value, path);
@@ -263,6 +264,15 @@ mod tests {
             apply(&services, &forced, &conditions(&[("A", "True")]), &manager("a"), false).unwrap_err().code,
             409
         );
+    }
+
+    #[test]
+    fn what_has_no_fields_is_something_all_the_same() {
+        let services = services();
+        let object = json!({"metadata": {"name": "a"}});
+        let object =
+            apply(&services, &object, &json!({"status": {"loadBalancer": {}}}), &manager("a"), false);
+        assert_eq!(object.unwrap()["status"], json!({"loadBalancer": {}}));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod policy;
 mod probes;
 mod rollout;
 mod routing;
+mod scope;
 mod transfer;
 mod upgrade;
 mod waypoint;
@@ -127,6 +128,8 @@ const SCENARIOS: &[Scenario] = scenarios![
     upgrade::a_crashed_agent_is_replaced_within_seconds,
     upgrade::pods_that_are_found_by_their_uid_change_hands_and_outlive_a_crash,
     entries::a_host_outside_has_routes_and_policies_of_its_own,
+    scope::a_waypoint_is_sent_what_its_services_need,
+    scope::a_service_changes_its_waypoint_and_no_request_gets_around_its_policy,
     waypoint::a_canary_is_shifted_without_an_error,
     waypoint::a_path_is_refused_for_one_identity_and_the_log_says_why,
     waypoint::without_its_waypoint_a_service_is_refused,

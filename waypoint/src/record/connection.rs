@@ -95,7 +95,7 @@ impl ConnectionRecord {
             reporter: Reporter::Waypoint,
             source: End {
                 address: source.0,
-                workload: source.1.as_ref().map(|workload| &*workload.name),
+                workload: self.ends.source_name(),
                 namespace: Some(caller.identity.namespace()),
                 identity: Some(&caller.identity),
                 cluster: source.1.as_ref().map(|workload| &*workload.cluster_id),

@@ -242,7 +242,7 @@ macro_rules! request_line {
                     downstream_local_address = %caller.local,
                     downstream_remote_address = %caller.address,
                     route_name = self.route.borrow().as_deref(),
-                    src.workload = self.ends.source.as_ref().map(|workload| &*workload.name),
+                    src.workload = self.ends.source_name(),
                     src.namespace = caller.identity.namespace(),
                     src.identity = %caller.identity,
                     dst.addr = %caller.authority,

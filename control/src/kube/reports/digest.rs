@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use ambit_xds::resources::Collection;
+use ambit_xds::resources::{Audience, Collection};
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -30,11 +30,12 @@ pub fn part_of(name: &str) -> usize {
 }
 
 impl Digests {
-    /// The digests of the names and versions of all resources.
+    /// The digests of the names and versions of all resources, and of whom they are for.
     pub fn of(resources: &Collection) -> Self {
-        let mut parts: Vec<BTreeMap<&str, &str>> = vec![BTreeMap::new(); PARTS];
+        let mut parts: Vec<BTreeMap<&str, Content<'_>>> = vec![BTreeMap::new(); PARTS];
         for resource in resources.iter() {
-            parts[part_of(resource.name())].insert(resource.name(), resource.version());
+            parts[part_of(resource.name())]
+                .insert(resource.name(), (resource.version(), resource.audience()));
         }
         Self(parts.iter().map(of_part).collect())
     }
@@ -83,12 +84,25 @@ impl Parts {
 }
 
 /// A name has no zero octet, so that no two parts read the same.
-fn of_part(resources: &BTreeMap<&str, &str>) -> [u8; OCTETS] {
+/// The version, and whom it is for.
+type Content<'a> = (&'a str, &'a Audience);
+
+fn of_part(resources: &BTreeMap<&str, Content<'_>>) -> [u8; OCTETS] {
     let mut context = Context::new(&SHA256);
-    for (name, version) in resources {
-        for text in [name, version] {
-            context.update(text.as_bytes());
-            context.update(&[0]);
+    let mut add = |text: &str| {
+        context.update(text.as_bytes());
+        context.update(&[0]);
+    };
+    for (name, (version, audience)) in resources {
+        add(name);
+        add(version);
+        match audience {
+            Audience::Everybody => {}
+            Audience::Waypoints(waypoints) => {
+                add("waypoints");
+                waypoints.iter().for_each(|waypoint| add(&waypoint.to_string()));
+                add("");
+            }
         }
     }
     let mut octets = [0; OCTETS];

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use ambit_xds::resources::{Audience, Resource};
+
 use super::digest::{Digests, Parts, part_of};
 use super::layers::{Layer, Layers};
 use super::report::{Exception, Policies, ProxyReportSpec};
@@ -36,16 +38,42 @@ pub struct Reported {
 #[derive(Debug)]
 struct ReportedPolicies {
     want_everything: u32,
+    of_waypoints: HashMap<String, u32>,
+    of_more_waypoints: u32,
     digests: Digests,
     unlisted: Parts,
     exceptions: HashMap<String, Exception>,
 }
 
 impl ReportedPolicies {
+    /// How many proxies want a policy for this audience, and have it if it is no exception.
+    fn wanting(&self, audience: &Audience) -> u32 {
+        self.want_everything
+            + match audience {
+                Audience::Everybody => self.of_waypoints.values().sum::<u32>(),
+                Audience::Waypoints(names) => {
+                    names.iter().filter_map(|name| self.of_waypoints.get(&name.to_string())).sum()
+                }
+            }
+    }
+
+    /// How many more may want it, of which nothing is known.
+    fn unknown(&self, audience: &Audience) -> u32 {
+        match audience {
+            Audience::Everybody => self.of_more_waypoints,
+            Audience::Waypoints(names) => {
+                let unlisted = names.iter().filter(|name| !self.of_waypoints.contains_key(&name.to_string()));
+                self.of_more_waypoints.min(u32::try_from(unlisted.count()).unwrap_or(u32::MAX))
+            }
+        }
+    }
+
     fn of(policies: &Policies) -> Self {
         let named = |exception: &Exception| (exception.name.clone(), exception.clone());
         Self {
             want_everything: policies.want_everything,
+            of_waypoints: policies.of_waypoints.clone().into_iter().collect(),
+            of_more_waypoints: policies.of_more_waypoints,
             digests: Digests::from_text(&policies.digests),
             unlisted: Parts::from_text(&policies.unlisted),
             exceptions: policies.exceptions.iter().map(named).collect(),
@@ -70,7 +98,9 @@ impl Reported {
     fn add_to(&self, progress: &mut Progress, policy: &Policy<'_>) {
         let of_layer = self.layers.of(policy.layer);
         let exception = of_layer.exceptions.get(policy.name);
-        progress.wanted += exception.map_or(of_layer.want_everything, |exception| exception.wanted);
+        let everybody = of_layer.wanting(policy.audience);
+        progress.wanted += exception
+            .map_or_else(|| everybody + of_layer.unknown(policy.audience), |exception| exception.wanted);
         match exception {
             Some(exception) if exception.version == policy.version => {
                 progress.acknowledged += exception.acknowledged;
@@ -81,7 +111,7 @@ impl Reported {
             Some(_) => {}
             None if of_layer.unlisted.contains(policy.part) => {}
             None if of_layer.digests.agree(policy.digests, policy.part) => {
-                progress.acknowledged += of_layer.want_everything;
+                progress.acknowledged += everybody;
             }
             None => {}
         }
@@ -93,20 +123,21 @@ struct Policy<'a> {
     layer: Layer,
     name: &'a str,
     version: &'a str,
+    audience: &'a Audience,
     part: usize,
     digests: &'a Digests,
 }
 
-/// How far a policy in this version has come at the proxies of all replicas, if `digests` are those of
-/// the policies of its layer among which it has this version.
+/// How far a policy has come at the proxies of all replicas, if `digests` are those of the policies of its layer among
+/// which it is.
 pub fn progress<'a>(
     reports: impl IntoIterator<Item = &'a Reported>,
     layer: Layer,
     digests: &Digests,
-    name: &str,
-    version: &str,
+    policy: &Resource,
 ) -> Progress {
-    let policy = Policy { layer, name, version, part: part_of(name), digests };
+    let (name, version, audience) = (policy.name(), policy.version(), policy.audience());
+    let policy = Policy { layer, name, version, audience, part: part_of(name), digests };
     let mut progress = Progress { layer, ..Progress::default() };
     reports.into_iter().for_each(|report| report.add_to(&mut progress, &policy));
     progress

@@ -13,7 +13,9 @@ use super::report::{Exception, Policies, ProxyReportSpec, ReportedProxy};
 /// etcd takes with room to spare.
 const PROXIES: usize = 1_000;
 /// Of each layer.
-const EXCEPTIONS: usize = 500;
+const EXCEPTIONS: usize = 400;
+/// Of each layer.
+const WAYPOINTS: usize = 350;
 const REFUSALS: usize = 50;
 const REFUSED_NAMES: usize = 5;
 const PROBLEMS: usize = 2;
@@ -73,6 +75,8 @@ fn policies(observed: &Observed) -> Policies {
     let (listed, beyond) = split(&standing.exceptions);
     let mut unlisted = Parts::default();
     beyond.iter().for_each(|(name, _)| unlisted.insert(part_of(name)));
+    let of_waypoints = standing.of_waypoints.iter().take(WAYPOINTS);
+    let of_more_waypoints: usize = standing.of_waypoints.values().skip(WAYPOINTS).sum();
     let exception = |(name, counts): &(&str, &Counts)| Exception {
         name: (*name).to_owned(),
         version: counts.version.to_string(),
@@ -83,6 +87,8 @@ fn policies(observed: &Observed) -> Policies {
     Policies {
         total: number(*total),
         want_everything: number(standing.want_everything),
+        of_waypoints: of_waypoints.map(|(name, count)| (name.to_string(), number(*count))).collect(),
+        of_more_waypoints: number(of_more_waypoints),
         digests: digests.to_text(),
         exceptions: listed.iter().map(exception).collect(),
         unlisted: unlisted.to_text(),
@@ -145,6 +151,7 @@ fn number(count: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use ambit_mesh::address::ServiceName;
     use ambit_xds::resources::Collection;
 
     use super::*;
@@ -173,9 +180,15 @@ mod tests {
         let counts =
             Counts { version: "0".repeat(32).into(), wanted: 2_000, acknowledged: 1, refused: 1_000 };
         let name = |index: usize| format!("{}/{index:04}{}", "n".repeat(63), "p".repeat(249)).into();
+        let waypoint = |index: usize| {
+            let namespace = "n".repeat(63);
+            let hostname = format!("{index:04}{}.{namespace}.svc.cluster.local", "s".repeat(59)).into();
+            ServiceName { namespace: namespace.into(), hostname }
+        };
         let standing = Standing {
             proxies: (0..2_000).map(proxy).collect(),
             want_everything: 2_000,
+            of_waypoints: (0..2_000).map(|index| (waypoint(index), 2)).collect(),
             exceptions: (0..5_000).map(|index| (name(index), counts.clone())).collect(),
         };
         let report =

@@ -5,6 +5,8 @@
 //! everything, and only what is not so is listed; all lists have limits, and what is beyond them is
 //! reported as not acknowledged.
 
+use std::collections::BTreeMap;
+
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,13 +56,22 @@ pub struct Policies {
     /// How many there are.
     #[schemars(with = "i32", range(min = 0))]
     pub total: u32,
-    /// How many proxies want every policy. Each of them has acknowledged each policy that is not
+    /// How many agents of nodes want every policy. Each of them has acknowledged each policy that is not
     /// listed in `exceptions`.
     #[schemars(with = "i32", range(min = 0))]
     pub want_everything: u32,
+    /// How many instances of each waypoint want every policy that is for it, and have acknowledged each of these that
+    /// is not listed in `exceptions`; at most 350 waypoints, each by its Service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, i32>")]
+    pub of_waypoints: BTreeMap<String, u32>,
+    /// How many instances of other waypoints there are: none of them counts as having acknowledged anything.
+    #[serde(default)]
+    #[schemars(with = "i32", range(min = 0))]
+    pub of_more_waypoints: u32,
     /// A digest of the names and versions of the policies, in 256 parts by name; base64.
     pub digests: String,
-    /// The policies that not every proxy has acknowledged, at most 500 of them.
+    /// The policies that not every proxy has acknowledged, at most 400 of them.
     #[serde(default)]
     pub exceptions: Vec<Exception>,
     /// The parts, one bit each, in which there are exceptions that are not listed; base64. Empty

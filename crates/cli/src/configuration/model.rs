@@ -51,7 +51,7 @@ impl Model {
     /// What becomes of `inputs`.
     pub fn new(inputs: Inputs, settings: Settings) -> Self {
         let translated = translate(&inputs, &settings);
-        let (publisher, published) = publish::channel();
+        let (mut publisher, published) = publish::channel();
         publisher.publish(inputs, translated);
         let resources = published.resources.borrow().clone();
         let (mut changes, mut refused) = (Vec::new(), Vec::new());

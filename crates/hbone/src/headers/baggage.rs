@@ -1,6 +1,6 @@
 //! The `baggage` field: what a workload is, for the telemetry of the other side.
 //!
-//! Keys and order are Istio's. Istio writes values as they are; W3C Baggage asks for percent-encoding
+//! Keys and order are Istio's, and one of our own comes last. Istio writes values as they are; W3C Baggage asks for percent-encoding
 //! of what would break the field. Names in Kubernetes hold nothing that needs it, so for them both are
 //! the same; other values are encoded here, and decoded when read.
 
@@ -18,6 +18,8 @@ const CLUSTER: &str = "k8s.cluster.name";
 const NAMESPACE: &str = "k8s.namespace.name";
 const SERVICE_NAME: &str = "service.name";
 const SERVICE_VERSION: &str = "service.version";
+/// Ours: Istio has no word for a pod that has an owner.
+const POD: &str = "ambit.pod";
 const REGION: &str = "cloud.region";
 const ZONE: &str = "cloud.availability_zone";
 
@@ -31,6 +33,8 @@ pub struct Baggage<'a> {
     pub namespace: Cow<'a, str>,
     /// The kind and name of its owner.
     pub owner: Option<(WorkloadType, Cow<'a, str>)>,
+    /// The pod's own name.
+    pub pod: Cow<'a, str>,
     /// Its canonical service name.
     pub service_name: Cow<'a, str>,
     /// Its canonical service revision.
@@ -48,6 +52,7 @@ impl<'a> Baggage<'a> {
             cluster: Cow::Borrowed(&*workload.cluster_id),
             namespace: Cow::Borrowed(&*workload.namespace),
             owner: Some((workload.workload_type, Cow::Borrowed(&*workload.workload_name))),
+            pod: Cow::Borrowed(&*workload.name),
             service_name: Cow::Borrowed(&*workload.canonical_name),
             service_version: Cow::Borrowed(&*workload.canonical_revision),
             region: Cow::Borrowed(&*workload.locality.region),
@@ -81,6 +86,7 @@ impl<'a> Baggage<'a> {
         match key {
             CLUSTER => self.cluster = value,
             NAMESPACE => self.namespace = value,
+            POD => self.pod = value,
             SERVICE_NAME => self.service_name = value,
             SERVICE_VERSION => self.service_version = value,
             REGION => self.region = value,
@@ -120,6 +126,7 @@ impl fmt::Display for Baggage<'_> {
             (SERVICE_VERSION, &*self.service_version),
             (REGION, &*self.region),
             (ZONE, &*self.zone),
+            (POD, &*self.pod),
         ];
         let mut separator = "";
         for (key, value) in members.into_iter().filter(|(_, value)| !value.is_empty()) {

@@ -29,6 +29,20 @@ pub struct Route {
     pub rules: Vec<RouteRule>,
 }
 
+impl Route {
+    /// The services that its rules lead to; one may come several times.
+    pub fn backends(&self) -> impl Iterator<Item = &ServiceName> {
+        let forwarded = self.rules.iter().filter_map(|rule| match &rule.action {
+            RuleAction::Forward(backends) => Some(backends),
+            RuleAction::Redirect(_) | RuleAction::Respond(_) | RuleAction::Fail { .. } => None,
+        });
+        forwarded.flatten().filter_map(|backend| match &backend.target {
+            BackendTarget::Service { service, .. } => Some(service),
+            BackendTarget::Invalid { .. } => None,
+        })
+    }
+}
+
 /// Which object a route is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RouteName {

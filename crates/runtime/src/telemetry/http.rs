@@ -80,6 +80,8 @@ struct Series {
     request_bytes: Histogram,
     response_bytes: Histogram,
     messages: Option<Messages>,
+    /// Where the texts of labels stand tells them apart from others for as long as these are kept.
+    _labels: Vec<Label>,
 }
 
 /// The same of gRPC alone.
@@ -122,7 +124,8 @@ impl Cache {
                 requests: counter!(REQUESTS, labels.clone()),
                 duration: histogram!(DURATION, labels.clone()),
                 request_bytes: histogram!(REQUEST_BYTES, labels.clone()),
-                response_bytes: histogram!(RESPONSE_BYTES, labels),
+                response_bytes: histogram!(RESPONSE_BYTES, labels.clone()),
+                _labels: labels,
             })
         }))
     }

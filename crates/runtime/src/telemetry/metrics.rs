@@ -35,7 +35,7 @@ const UPKEEP: Duration = Duration::from_secs(30);
 pub struct Settings {
     /// How long a series of a family in `EXPIRING` stays after its last change.
     pub idle_expiry: Duration,
-    /// Series of the families in `EXPIRING` together; what comes beyond is not recorded, and counted
+    /// Series of the families in `EXPIRING` together, and as many histograms; what comes beyond is not recorded, and counted
     /// in `ambit_metrics_series_refused_total`.
     pub max_series: usize,
 }

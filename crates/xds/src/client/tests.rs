@@ -17,9 +17,9 @@ use tonic::transport::{Identity, ServerTlsConfig};
 
 use super::*;
 use crate::ResourceType;
-use crate::resources::{Resource, Resources};
+use crate::resources::{Resource, Resources, Viewer};
 use crate::samples;
-use crate::server::{Authenticator, DiscoveryService, Programmed, Subscribers, transport};
+use crate::server::{Authenticator, DiscoveryService, Known, Programmed, Subscribers, transport};
 
 const TOKEN: &str = "the token of node n1";
 
@@ -168,7 +168,8 @@ fn authenticator() -> Authenticator {
         assert!(peer.is_some_and(|peer| peer.ip().is_loopback()));
         async move {
             tokio::task::yield_now().await;
-            if shown { Ok("n1".into()) } else { Err(tonic::Status::unauthenticated("nobody that is known")) }
+            let known = Known { name: "n1".into(), viewer: Viewer::Node };
+            if shown { Ok(known) } else { Err(tonic::Status::unauthenticated("nobody that is known")) }
         }
     })
 }

@@ -53,7 +53,7 @@ impl Eq for Collection {}
 pub enum Difference<'a> {
     /// Only in the newer one.
     Added(&'a Arc<Resource>),
-    /// In both, with another version.
+    /// In both, with another version or for others.
     Changed {
         /// In the older one.
         from: &'a Arc<Resource>,
@@ -100,7 +100,7 @@ impl Collection {
         })
     }
 
-    /// Puts a resource in, before anybody has asked by alias. One that is there in the same version stays.
+    /// Puts a resource in, before anybody has asked by alias. One that is there just so stays.
     pub(super) fn insert(&mut self, resource: Arc<Resource>) {
         let part = &mut self.parts[part_of(resource.name())];
         if part.get(resource.name()) != Some(&resource) {
@@ -184,7 +184,8 @@ where
                 Ordering::Equal => {}
             }
             let (from, to) = (self.older.next()?, self.newer.next()?);
-            if !Arc::ptr_eq(from, to) && from.version() != to.version() {
+            let is_same = || from.version() == to.version() && from.audience() == to.audience();
+            if !Arc::ptr_eq(from, to) && !is_same() {
                 return Some(Difference::Changed { from, to });
             }
         }

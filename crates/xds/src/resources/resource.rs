@@ -16,6 +16,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use prost::Message;
 use prost_types::Any;
 
+use super::audience::Audience;
 use crate::ResourceType;
 use crate::convert::{authorization, mesh, service, waypoint, workload};
 
@@ -29,6 +30,7 @@ pub struct Resource {
     name: Arc<str>,
     version: Arc<str>,
     aliases: Vec<Arc<str>>,
+    audience: Audience,
     body: Vec<u8>,
 }
 
@@ -82,7 +84,19 @@ impl Resource {
 
     fn new(kind: ResourceType, name: &str, aliases: Vec<Arc<str>>, body: &impl Message) -> Self {
         let body = body.encode_to_vec();
-        Self { kind, name: name.into(), version: version(&body), aliases, body }
+        let audience = Audience::Everybody;
+        Self { kind, name: name.into(), version: version(&body), aliases, audience, body }
+    }
+
+    /// The same for these clients alone.
+    #[must_use]
+    pub fn to(self, audience: Audience) -> Self {
+        Self { audience, ..self }
+    }
+
+    /// Who it is for.
+    pub fn audience(&self) -> &Audience {
+        &self.audience
     }
 
     /// Its type.

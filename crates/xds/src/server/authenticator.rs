@@ -9,16 +9,26 @@ use std::sync::Arc;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-type Answer = Pin<Box<dyn Future<Output = Result<Arc<str>, Status>> + Send>>;
+use crate::resources::Viewer;
+
+type Answer = Pin<Box<dyn Future<Output = Result<Known, Status>> + Send>>;
 type Authenticate = dyn Fn(&MetadataMap, Option<SocketAddr>) -> Answer + Send + Sync;
+
+/// A client that has proved who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The name of its node, or its own where it serves none.
+    pub name: Arc<str>,
+    /// What it may see.
+    pub viewer: Viewer,
+}
 
 /// The owner's answer to who opens a stream.
 #[derive(Clone)]
 pub struct Authenticator(Arc<Authenticate>);
 
 impl Authenticator {
-    /// An authenticator that asks `authenticate` for the name of the node that a request's metadata
-    /// proves its sender to be. It is called once for each stream, with the sender's address where
+    /// An authenticator that asks `authenticate` who a request's metadata proves its sender to be. It is called once for each stream, with the sender's address where
     /// the transport knows one.
     ///
     /// Its refusals reach the client as they are: `UNAUTHENTICATED` for one who is not known,
@@ -27,7 +37,7 @@ impl Authenticator {
         authenticate: impl Fn(&MetadataMap, Option<SocketAddr>) -> F + Send + Sync + 'static,
     ) -> Self
     where
-        F: Future<Output = Result<Arc<str>, Status>> + Send + 'static,
+        F: Future<Output = Result<Known, Status>> + Send + 'static,
     {
         Self(Arc::new(move |metadata, peer| Box::pin(authenticate(metadata, peer))))
     }
@@ -36,7 +46,7 @@ impl Authenticator {
         &self,
         metadata: &MetadataMap,
         peer: Option<SocketAddr>,
-    ) -> Result<Arc<str>, Status> {
+    ) -> Result<Known, Status> {
         (self.0)(metadata, peer).await
     }
 }

@@ -10,8 +10,10 @@ use tokio::sync::watch;
 
 use crate::ResourceType;
 use crate::resources::Resources;
+use crate::server::authenticator::Known;
 use crate::server::standing::Standing;
 use crate::subscriber::{Acknowledgement, Status, Subscriber};
+use crate::subscriptions::Subscriptions;
 
 /// Streams of one node at a time: an agent, its successor during an upgrade, and what a flapping
 /// network leaves behind until keepalive notices.
@@ -44,10 +46,10 @@ struct Entry {
 
 /// What the client itself has said, and its subscriptions. Locked for the length of one step of
 /// the state machine, never across an await.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Client {
     id: String,
-    subscriptions: BTreeMap<ResourceType, Subscriber>,
+    subscriptions: Subscriptions,
     problems: Vec<Arc<str>>,
 }
 
@@ -104,7 +106,7 @@ impl Subscribers {
         let mut programmed = Programmed::default();
         for entry in self.entries() {
             let client = lock(&entry.client);
-            let Some(subscriber) = client.subscriptions.get(&kind) else { continue };
+            let Some(subscriber) = client.subscriptions.of_type(kind) else { continue };
             programmed.count(&entry.node, subscriber, name);
         }
         programmed
@@ -115,7 +117,7 @@ impl Subscribers {
         let mut standing = Standing::default();
         for entry in self.entries() {
             let client = lock(&entry.client);
-            if let Some(subscriber) = client.subscriptions.get(&kind) {
+            if let Some(subscriber) = client.subscriptions.of_type(kind) {
                 standing.add(&entry.node, &client.id, &client.problems, subscriber, generation.of_type(kind));
             }
         }
@@ -127,7 +129,7 @@ impl Subscribers {
     pub fn oldest_unanswered(&self, now: Instant) -> Option<Duration> {
         let oldest = |entry: &Arc<Entry>| {
             let client = lock(&entry.client);
-            client.subscriptions.values().filter_map(Subscriber::unanswered_since).min()
+            client.subscriptions.iter().filter_map(Subscriber::unanswered_since).min()
         };
         let oldest = self.entries().iter().filter_map(oldest).min();
         oldest.map(|since| now.saturating_duration_since(since))
@@ -138,15 +140,23 @@ impl Subscribers {
         self.0.progress.subscribe()
     }
 
-    /// Takes in a stream; `None` when its node has too many.
-    pub(super) fn enter(&self, node: Arc<str>, peer: Option<SocketAddr>) -> Option<Subscribed> {
+    /// Takes in a stream, which begins with this generation; `None` when its node has too many.
+    pub(super) fn enter(
+        &self,
+        client: Known,
+        generation: &Resources,
+        peer: Option<SocketAddr>,
+    ) -> Option<Subscribed> {
+        let Known { name: node, viewer } = client;
         let mut streams = lock(&self.0.streams);
         if streams.by_id.values().filter(|entry| entry.node == node).count() >= MAX_STREAMS_PER_NODE {
             return None;
         }
         let id = streams.next_id;
         streams.next_id += 1;
-        let entry = Arc::new(Entry { node, peer, since: Instant::now(), client: Mutex::default() });
+        let subscriptions = Subscriptions::new(viewer, generation.clone());
+        let client = Mutex::new(Client { id: String::new(), subscriptions, problems: Vec::new() });
+        let entry = Arc::new(Entry { node, peer, since: Instant::now(), client });
         streams.by_id.insert(id, entry.clone());
         drop(streams);
         self.0.advance();
@@ -173,7 +183,7 @@ impl Entry {
             problems: client.problems.clone(),
             peer: self.peer,
             since: self.since,
-            subscriptions: client.subscriptions.values().map(Subscriber::status).collect(),
+            subscriptions: client.subscriptions.iter().map(Subscriber::status).collect(),
         }
     }
 }
@@ -210,18 +220,16 @@ impl Subscribed {
         &self,
         kind: ResourceType,
         request: &DeltaDiscoveryRequest,
-        resources: &Resources,
         now: Instant,
-    ) -> Option<DeltaDiscoveryResponse> {
+    ) -> Vec<DeltaDiscoveryResponse> {
         let mut client = lock(&self.entry.client);
         if let Some(node) = &request.node {
             client.id.clone_from(&node.id);
         }
-        let subscriber = client.subscriptions.entry(kind).or_insert_with(|| Subscriber::new(kind, resources));
-        let response = subscriber.on_request(request, now);
+        let responses = client.subscriptions.on_request(kind, request, now);
         drop(client);
         self.registry.advance();
-        response
+        responses
     }
 
     pub(super) fn has_problems(&self, problems: Vec<Arc<str>>) {
@@ -232,9 +240,7 @@ impl Subscribed {
     }
 
     pub(super) fn on_change(&self, resources: &Resources, now: Instant) -> Vec<DeltaDiscoveryResponse> {
-        let mut client = lock(&self.entry.client);
-        let subscribers = client.subscriptions.values_mut();
-        subscribers.filter_map(|subscriber| subscriber.on_change(resources, now)).collect()
+        lock(&self.entry.client).subscriptions.on_change(resources, now)
     }
 }
 
@@ -253,11 +259,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::Resource;
+    use crate::resources::{Resource, Viewer};
     use crate::samples;
 
     fn enter(subscribers: &Subscribers, node: &str) -> Option<Subscribed> {
-        subscribers.enter(node.into(), None)
+        enter_with(subscribers, node, &Resources::default())
+    }
+
+    fn enter_with(subscribers: &Subscribers, node: &str, generation: &Resources) -> Option<Subscribed> {
+        subscribers.enter(Known { name: node.into(), viewer: Viewer::Node }, generation, None)
     }
 
     #[test]
@@ -275,20 +285,21 @@ mod tests {
     #[test]
     fn a_resource_is_programmed_where_it_was_acknowledged() {
         let subscribers = Subscribers::default();
-        let (one, two) = (enter(&subscribers, "n1").unwrap(), enter(&subscribers, "n2").unwrap());
         let kind = ResourceType::Address;
         let resources: Resources =
             [Resource::workload(&samples::workload_on("a", "n1"))].into_iter().collect();
+        let enter = |node| enter_with(&subscribers, node, &resources).unwrap();
+        let (one, two) = (enter("n1"), enter("n2"));
         let (then, now) = (Instant::now(), Instant::now() + Duration::from_secs(7));
         let request = DeltaDiscoveryRequest::default();
-        let response = one.on_request(kind, &request, &resources, then).unwrap();
-        two.on_request(kind, &request, &resources, now).unwrap();
+        let response = one.on_request(kind, &request, then).remove(0);
+        two.on_request(kind, &request, now).remove(0);
         let programmed = |acknowledged| Programmed { acknowledged, wanted: 2, refusals: Vec::new() };
         assert_eq!(subscribers.programmed(kind, "a"), programmed(0));
         assert_eq!(subscribers.oldest_unanswered(now), Some(now - then));
 
         let answer = DeltaDiscoveryRequest { response_nonce: response.nonce, ..request };
-        assert_eq!(one.on_request(kind, &answer, &resources, now), None);
+        assert_eq!(one.on_request(kind, &answer, now), []);
         assert_eq!(subscribers.programmed(kind, "a"), programmed(1));
         assert_eq!(subscribers.oldest_unanswered(now), Some(Duration::ZERO));
     }

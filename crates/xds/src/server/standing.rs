@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::resources::Collection;
+use ambit_mesh::address::ServiceName;
+
+use crate::resources::{Audience, Collection, Resource, Viewer};
 use crate::subscriber::{Lack, Subscriber};
 
 /// How far a generation has come.
@@ -13,8 +15,11 @@ use crate::subscriber::{Lack, Subscriber};
 pub struct Standing {
     /// The subscribers, in the order in which they came.
     pub proxies: Vec<Proxy>,
-    /// How many of them want every resource, and with it each one that is not listed.
+    /// How many of the agents of nodes want every resource, and with it each one that is not listed.
     pub want_everything: usize,
+    /// How many instances of each waypoint want every resource that is for it, and with it each of those that is
+    /// not listed.
+    pub of_waypoints: BTreeMap<ServiceName, usize>,
     /// The resources of which not all of those have acknowledged the generation's version, or that
     /// others have asked for by name.
     pub exceptions: BTreeMap<Arc<str>, Counts>,
@@ -62,21 +67,29 @@ impl Standing {
     ) {
         let lacking = subscriber.lacking(generation);
         if subscriber.wants_everything() {
-            self.want_everything += 1;
-            for counts in self.exceptions.values_mut() {
-                counts.wanted += 1;
-                counts.acknowledged += 1;
+            match subscriber.viewer() {
+                Viewer::Node => self.want_everything += 1,
+                Viewer::Waypoint(name) => *self.of_waypoints.entry(name.clone()).or_default() += 1,
+            }
+            for (name, counts) in &mut self.exceptions {
+                if generation
+                    .get(name)
+                    .is_some_and(|resource| resource.audience().includes(subscriber.viewer()))
+                {
+                    counts.wanted += 1;
+                    counts.acknowledged += 1;
+                }
             }
         } else {
             for resource in subscriber.wanted(generation) {
-                let counts = self.exception(resource.name(), resource.version());
+                let counts = self.exception(resource);
                 counts.wanted += 1;
                 counts.acknowledged += 1;
             }
         }
         let mut refused = Vec::new();
         for (resource, lack) in &lacking {
-            let counts = self.exception(resource.name(), resource.version());
+            let counts = self.exception(resource);
             counts.acknowledged -= 1;
             if *lack == Lack::Refused {
                 counts.refused += 1;
@@ -95,10 +108,14 @@ impl Standing {
     }
 
     /// What is counted of a resource; at first, what those make who want everything and have it.
-    fn exception(&mut self, name: &Arc<str>, version: &Arc<str>) -> &mut Counts {
-        let everybody = self.want_everything;
-        self.exceptions.entry(name.clone()).or_insert_with(|| Counts {
-            version: version.clone(),
+    fn exception(&mut self, resource: &Resource) -> &mut Counts {
+        let waypoints: usize = match resource.audience() {
+            Audience::Everybody => self.of_waypoints.values().sum(),
+            Audience::Waypoints(names) => names.iter().filter_map(|name| self.of_waypoints.get(name)).sum(),
+        };
+        let everybody = self.want_everything + waypoints;
+        self.exceptions.entry(resource.name().clone()).or_insert_with(|| Counts {
+            version: resource.version().clone(),
             wanted: everybody,
             acknowledged: everybody,
             refused: 0,
@@ -116,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::ResourceType;
-    use crate::resources::{Resource, Resources};
+    use crate::resources::Resources;
 
     const KIND: ResourceType = ResourceType::Authorization;
 
@@ -141,7 +158,11 @@ mod tests {
 
     impl Client {
         fn new(node: &str, generation: &Resources, names: &[&str]) -> Self {
-            let mut subscriber = Subscriber::new(KIND, generation);
+            Self::seeing(Viewer::Node, node, generation, names)
+        }
+
+        fn seeing(viewer: Viewer, node: &str, generation: &Resources, names: &[&str]) -> Self {
+            let mut subscriber = Subscriber::new(KIND, generation, viewer);
             let names = names.iter().map(|name| (*name).to_owned()).collect();
             let request =
                 DeltaDiscoveryRequest { resource_names_subscribe: names, ..DeltaDiscoveryRequest::default() };
@@ -207,6 +228,42 @@ mod tests {
 
         let third = policies(&[("a", Action::Deny)]);
         assert_eq!(exceptions(&standing(&clients, &third)), [""; 0], "what is gone is lacked by nobody");
+    }
+
+    #[test]
+    fn a_waypoint_is_counted_for_what_is_for_it() {
+        let name = |of: &str| ServiceName { namespace: "shop".into(), hostname: of.into() };
+        let audience = |of: &[&str]| Audience::Waypoints(Arc::new(of.iter().map(|of| name(of)).collect()));
+        let policy = |of: &str, to: Audience| {
+            let named = policies(&[(of, Action::Deny)]);
+            let found = named.of_type(KIND).iter().next().expect("there is one").as_ref().clone();
+            found.to(to)
+        };
+        let generation: Resources = [
+            policy("all", Audience::Everybody),
+            policy("one", audience(&["w1"])),
+            policy("both", audience(&["w1", "w2"])),
+        ]
+        .into_iter()
+        .collect();
+        let waypoint = |of: &str| Client::seeing(Viewer::Waypoint(name(of)), of, &generation, &[]);
+        let mut clients =
+            [waypoint("w1"), waypoint("w1"), waypoint("w2"), Client::new("n", &generation, &[])];
+        assert_eq!(
+            exceptions(&standing(&clients, &generation)),
+            ["shop/all: 0 of 4, 0", "shop/both: 0 of 4, 0", "shop/one: 0 of 3, 0"]
+        );
+        clients[0].answer(None);
+        clients[3].answer(Some("too large"));
+        assert_eq!(
+            exceptions(&standing(&clients, &generation)),
+            ["shop/all: 1 of 4, 1", "shop/both: 1 of 4, 1", "shop/one: 1 of 3, 1"]
+        );
+        clients[1..3].iter_mut().for_each(|client| client.answer(None));
+        let standing = standing(&clients, &generation);
+        let counts: Vec<_> =
+            standing.of_waypoints.iter().map(|(name, count)| (&*name.hostname, *count)).collect();
+        assert_eq!((standing.want_everything, counts), (1, vec![("w1", 2), ("w2", 1)]));
     }
 
     #[test]

@@ -67,8 +67,7 @@ impl Stream {
                 "a response was refused"
             );
         }
-        let resources = self.resources.borrow().clone();
-        self.subscribed.on_request(kind, request, &resources, Instant::now()).into_iter().collect()
+        self.subscribed.on_request(kind, request, Instant::now())
     }
 
     fn on_change(&mut self) -> Vec<DeltaDiscoveryResponse> {

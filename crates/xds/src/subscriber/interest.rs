@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use ambit_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
-use crate::resources::Resource;
+use crate::resources::{Resource, Viewer};
 
 /// The name that stands for all resources of a type.
 const WILDCARD: &str = "*";
 
 /// Names and the wildcard, and which of them were not responded to yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Interest {
+    viewer: Viewer,
     everything: bool,
     names: BTreeSet<Arc<str>>,
     requested: Requested,
@@ -26,6 +27,16 @@ pub(super) struct Requested {
 }
 
 impl Interest {
+    /// Of a client that has asked for nothing.
+    pub(super) fn of(viewer: Viewer) -> Self {
+        Self { viewer, everything: false, names: BTreeSet::new(), requested: Requested::default() }
+    }
+
+    /// What the client is.
+    pub(super) fn viewer(&self) -> &Viewer {
+        &self.viewer
+    }
+
     /// Takes up the first request of a stream.
     pub(super) fn open(&mut self, request: &DeltaDiscoveryRequest) {
         // xDS protocol: a first request that subscribes to nothing is a wildcard subscription.
@@ -41,14 +52,22 @@ impl Interest {
         request.resource_names_unsubscribe.iter().for_each(|name| self.unsubscribe(name));
     }
 
-    /// Whether the client wants this resource, by its name or by one of its aliases.
+    /// Whether this resource is for the client, and it wants it: by its name or by one of its aliases.
     pub(super) fn covers(&self, resource: &Resource) -> bool {
-        self.everything
-            || self.names.contains(resource.name())
-            || resource.aliases().iter().any(|alias| self.names.contains(alias))
+        let is_wanted = || {
+            self.everything
+                || self.names.contains(resource.name())
+                || resource.aliases().iter().any(|alias| self.names.contains(alias))
+        };
+        self.sees(resource) && is_wanted()
     }
 
-    /// Whether the client wants every resource.
+    /// Whether this resource is for the client.
+    pub(super) fn sees(&self, resource: &Resource) -> bool {
+        resource.audience().includes(&self.viewer)
+    }
+
+    /// Whether the client wants every resource that is for it.
     pub(super) fn is_everything(&self) -> bool {
         self.everything
     }

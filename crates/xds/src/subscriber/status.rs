@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Subscriber;
 use crate::ResourceType;
-use crate::resources::{Collection, Difference, Resource};
+use crate::resources::{Collection, Difference, Resource, Viewer};
 
 /// A subscriber at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Subscriber {
     /// Where the client is with the resource of this name in the newest generation; with one that
     /// is not in it, whether the client has acknowledged that it is gone.
     pub fn acknowledgement(&self, name: &str) -> Acknowledgement {
-        let Some(newest) = self.current.get(name) else {
+        let Some(newest) = self.newest.get(name) else {
             return match self.answered.get(name) {
                 Some(older) if self.interest.covers(older) => Acknowledgement::Pending,
                 Some(_) | None => Acknowledgement::Acknowledged,
@@ -78,11 +78,17 @@ impl Subscriber {
         if self.refused.get(name) == Some(newest.version()) {
             return Acknowledgement::Refused;
         }
-        let answered = self.answered.get(name).is_some_and(|answered| answered.version() == newest.version());
+        let has = |older: &Arc<Resource>| older.version() == newest.version() && self.interest.covers(older);
+        let answered = self.answered.get(name).is_some_and(has);
         if answered { Acknowledgement::Acknowledged } else { Acknowledgement::Pending }
     }
 
-    /// Whether the client wants every resource of the type.
+    /// What the client is.
+    pub fn viewer(&self) -> &Viewer {
+        self.interest.viewer()
+    }
+
+    /// Whether the client wants every resource of the type that is for it.
     pub fn wants_everything(&self) -> bool {
         self.interest.is_everything()
     }
@@ -100,6 +106,12 @@ impl Subscriber {
         let is_refused =
             |resource: &Arc<Resource>| self.refused.get(resource.name()) == Some(resource.version());
         let pending = self.answered.differences(generation).filter_map(|difference| match difference {
+            // It was for others, and is not another.
+            Difference::Changed { from, to }
+                if from.version() == to.version() && self.interest.covers(from) =>
+            {
+                None
+            }
             Difference::Added(resource) | Difference::Changed { to: resource, .. } => {
                 let is_pending = self.interest.covers(resource) && !is_refused(resource);
                 is_pending.then_some((resource, Lack::Pending))
@@ -124,7 +136,7 @@ impl Subscriber {
     /// The subscriber at this moment.
     pub fn status(&self) -> Status {
         let wanted: Vec<&Arc<str>> = self
-            .current
+            .newest
             .iter()
             .filter(|resource| self.interest.covers(resource))
             .map(|resource| resource.name())

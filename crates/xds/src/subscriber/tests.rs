@@ -47,7 +47,7 @@ fn names(response: &DeltaDiscoveryResponse) -> Vec<&str> {
 
 /// A subscriber after its first request and the acknowledgement of the first response.
 fn following(resources: &Resources, first: &DeltaDiscoveryRequest) -> Subscriber {
-    let mut subscriber = Subscriber::new(ADDRESS, resources);
+    let mut subscriber = Subscriber::new(ADDRESS, resources, Viewer::Node);
     let response = subscriber.on_request(first, Instant::now()).unwrap();
     assert_eq!(subscriber.on_request(&ack(&response), Instant::now()), None);
     subscriber
@@ -55,7 +55,7 @@ fn following(resources: &Resources, first: &DeltaDiscoveryRequest) -> Subscriber
 
 #[test]
 fn nothing_is_sent_before_it_is_asked_for() {
-    let mut subscriber = Subscriber::new(ADDRESS, &generation(&[("a", "n1")]));
+    let mut subscriber = Subscriber::new(ADDRESS, &generation(&[("a", "n1")]), Viewer::Node);
     assert_eq!(subscriber.on_change(&generation(&[("a", "n2")]), Instant::now()), None);
 }
 
@@ -64,7 +64,7 @@ fn a_first_request_without_names_is_for_everything() {
     let now = Instant::now();
     let resources = generation(&[("a", "n1"), ("b", "n1")]);
     for first in [request(&[], &[]), request(&["*"], &[])] {
-        let response = Subscriber::new(ADDRESS, &resources).on_request(&first, now).unwrap();
+        let response = Subscriber::new(ADDRESS, &resources, Viewer::Node).on_request(&first, now).unwrap();
         assert_eq!(names(&response), ["a", "b"]);
         assert_eq!(response.type_url, ADDRESS.type_url());
         assert_eq!(response.resources[0].version, version(&resources, "a"));
@@ -74,7 +74,9 @@ fn a_first_request_without_names_is_for_everything() {
 #[test]
 fn a_first_request_is_answered_even_if_there_is_nothing() {
     for first in [request(&[], &[]), on_demand(&[])] {
-        let response = Subscriber::new(ADDRESS, &generation(&[])).on_request(&first, Instant::now()).unwrap();
+        let response = Subscriber::new(ADDRESS, &generation(&[]), Viewer::Node)
+            .on_request(&first, Instant::now())
+            .unwrap();
         assert_eq!((names(&response), response.removed_resources.len()), (vec![], 0));
         assert_ne!(response.nonce, "");
     }
@@ -98,7 +100,7 @@ fn a_generation_that_changes_nothing_is_not_sent() {
 #[test]
 fn changes_wait_for_the_answer_and_are_folded_together() {
     let now = Instant::now();
-    let mut subscriber = Subscriber::new(ADDRESS, &generation(&[("a", "n1")]));
+    let mut subscriber = Subscriber::new(ADDRESS, &generation(&[("a", "n1")]), Viewer::Node);
     let first = subscriber.on_request(&request(&[], &[]), now).unwrap();
     assert_eq!(subscriber.on_change(&generation(&[("a", "n2"), ("b", "n1")]), now), None);
     assert_eq!(subscriber.on_change(&generation(&[("a", "n3")]), now), None);
@@ -113,7 +115,7 @@ fn changes_wait_for_the_answer_and_are_folded_together() {
 #[test]
 fn only_the_outstanding_nonce_is_an_answer() {
     let now = Instant::now();
-    let mut subscriber = Subscriber::new(ADDRESS, &generation(&[("a", "n1")]));
+    let mut subscriber = Subscriber::new(ADDRESS, &generation(&[("a", "n1")]), Viewer::Node);
     let first = subscriber.on_request(&request(&[], &[]), now).unwrap();
     subscriber.on_change(&generation(&[("a", "n2")]), now);
     for nonce in ["", "made up"] {
@@ -134,7 +136,8 @@ fn a_client_that_comes_back_gets_what_it_lacks() {
     let held = [("same", version(&resources, "same").as_str()), ("changed", "old"), ("gone", "old")]
         .map(|(name, version)| (name.to_owned(), version.to_owned()));
     let first = DeltaDiscoveryRequest { initial_resource_versions: held.into(), ..request(&[], &[]) };
-    let response = Subscriber::new(ADDRESS, &resources).on_request(&first, Instant::now()).unwrap();
+    let response =
+        Subscriber::new(ADDRESS, &resources, Viewer::Node).on_request(&first, Instant::now()).unwrap();
     assert_eq!(names(&response), ["changed", "new"]);
     assert_eq!(response.removed_resources, ["gone"]);
 }
@@ -144,7 +147,8 @@ fn a_client_that_comes_back_on_demand_gets_what_it_lacks_of_its_names() {
     let resources = generation(&[("a", "n1"), ("b", "n1"), ("c", "n1")]);
     let held = ["a", "b", "c"].map(|name| (name.to_owned(), version(&resources, name)));
     let first = DeltaDiscoveryRequest { initial_resource_versions: held.into(), ..on_demand(&["a", "gone"]) };
-    let response = Subscriber::new(ADDRESS, &resources).on_request(&first, Instant::now()).unwrap();
+    let response =
+        Subscriber::new(ADDRESS, &resources, Viewer::Node).on_request(&first, Instant::now()).unwrap();
     assert_eq!(names(&response), [""; 0]);
     assert_eq!(response.removed_resources, ["b", "c", "gone"], "not wanted is as good as gone");
 }
@@ -167,7 +171,7 @@ fn on_demand_only_what_was_asked_for_is_sent() {
 #[test]
 fn names_asked_for_while_a_response_is_unanswered_are_sent_after_it() {
     let now = Instant::now();
-    let mut subscriber = Subscriber::new(ADDRESS, &generation(&[("a", "n1"), ("b", "n1")]));
+    let mut subscriber = Subscriber::new(ADDRESS, &generation(&[("a", "n1"), ("b", "n1")]), Viewer::Node);
     let first = subscriber.on_request(&on_demand(&["a"]), now).unwrap();
     assert_eq!(subscriber.on_request(&request(&["b"], &[]), now), None);
     let second = subscriber.on_request(&ack(&first), now).unwrap();

@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ambit_mesh::address::ServiceName;
 use ambit_mesh::policy::{Action, AuthorizationPolicy, PolicyName, PolicyScope};
 use ambit_xds::ResourceType;
 use ambit_xds::resources::{Collection, Resource, Resources};
@@ -43,6 +45,7 @@ fn replica(generation: &Collection, proxies: usize, exceptions: &[(&str, usize, 
     let standing = Standing {
         proxies: (0..proxies).map(proxy).collect(),
         want_everything: proxies,
+        of_waypoints: BTreeMap::new(),
         exceptions: exceptions.iter().map(counts).collect(),
     };
     let of = |standing, generation: &Collection| Observed {
@@ -55,8 +58,8 @@ fn replica(generation: &Collection, proxies: usize, exceptions: &[(&str, usize, 
 }
 
 fn counted(reports: &[Reported], generation: &Collection, name: &str) -> (u32, u32, u32) {
-    let version = generation.get(name).expect("a policy of the generation").version();
-    let progress = progress(reports, Layer::Four, &Digests::of(generation), name, version);
+    let policy = generation.get(name).expect("a policy of the generation");
+    let progress = progress(reports, Layer::Four, &Digests::of(generation), policy);
     (progress.acknowledged, progress.wanted, progress.refused)
 }
 
@@ -70,10 +73,45 @@ fn proxies_of_all_replicas_are_counted() {
     ];
     assert_eq!(counted(&reports, &same, "shop/a"), (4, 6, 0));
     assert_eq!(counted(&reports, &same, "shop/b"), (5, 6, 1));
-    let version = same.get("shop/b").unwrap().version();
-    let of_b = progress(&reports, Layer::Four, &Digests::of(&same), "shop/b", version);
+    let policy = same.get("shop/b").unwrap();
+    let of_b = progress(&reports, Layer::Four, &Digests::of(&same), policy);
     assert_eq!(of_b.refusals, ["node-0: too large"]);
-    assert_eq!(progress(&[], Layer::Four, &Digests::of(&same), "shop/b", version), Progress::default());
+    assert_eq!(progress(&[], Layer::Four, &Digests::of(&same), policy), Progress::default());
+}
+
+#[test]
+fn instances_of_waypoints_are_counted_for_what_is_for_them() {
+    let name = |of: &str| ServiceName { namespace: "shop".into(), hostname: of.into() };
+    let audience = |of: &[&str]| Audience::Waypoints(Arc::new(of.iter().map(|of| name(of)).collect()));
+    let same = generation(&[("a", Action::Deny)]);
+    let policy = |to: Audience| Resource::clone(same.get("shop/a").unwrap()).to(to);
+    let standing = Standing {
+        want_everything: 3,
+        of_waypoints: [(name("w1"), 2), (name("w2"), 1)].into(),
+        ..Standing::default()
+    };
+    let digests = Arc::new(Digests::of(&same));
+    let of = |standing| Observed { standing, digests: digests.clone(), total: 1 };
+    let reported = [Reported::of(&report(&Layers { four: of(standing), seven: of(Standing::default()) }))];
+    let counted = |to| {
+        let progress = progress(&reported, Layer::Four, &digests, &policy(to));
+        (progress.acknowledged, progress.wanted)
+    };
+    assert_eq!(counted(Audience::Everybody), (6, 6));
+    assert_eq!(counted(audience(&["w1"])), (5, 5));
+    assert_eq!(counted(audience(&["w1", "w2"])), (6, 6));
+    assert_eq!(counted(audience(&["w3"])), (3, 3));
+    // What does not fit counts as not acknowledged.
+    let many = (0..351).map(|index| (name(&format!("many-{index:03}")), 2)).collect();
+    let standing = Standing { want_everything: 3, of_waypoints: many, ..Standing::default() };
+    let reported = [Reported::of(&report(&Layers { four: of(standing), seven: of(Standing::default()) }))];
+    let counted = |to| {
+        let progress = progress(&reported, Layer::Four, &digests, &policy(to));
+        (progress.acknowledged, progress.wanted)
+    };
+    assert_eq!(counted(Audience::Everybody), (703, 705));
+    assert_eq!(counted(audience(&["many-000"])), (5, 5));
+    assert_eq!(counted(audience(&["many-350"])), (3, 4));
 }
 
 /// A replica whose watch is behind has another version in force, and its proxies too.
@@ -95,7 +133,7 @@ fn what_did_not_fit_has_not_been_acknowledged() {
     let policies: Vec<(&str, Action)> = names.iter().map(|name| (name.as_str(), Action::Deny)).collect();
     let generation = generation(&policies);
     let full_names: Vec<String> = names.iter().map(|name| format!("shop/{name}")).collect();
-    // Of 700 policies 600 are pending: only 500 of these fit.
+    // Of 700 policies 600 are pending: only 400 of these fit.
     let pending: Vec<(&str, usize, usize)> =
         full_names[..600].iter().map(|name| (name.as_str(), 0, 0)).collect();
     let reports = [replica(&generation, 2, &pending)];

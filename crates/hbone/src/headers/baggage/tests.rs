@@ -11,6 +11,7 @@ fn full() -> Baggage<'static> {
         cluster: "Kubernetes".into(),
         namespace: "shop".into(),
         owner: Some((WorkloadType::Deployment, "cart".into())),
+        pod: "cart-6f-1".into(),
         service_name: "cart".into(),
         service_version: "v1".into(),
         region: "r1".into(),
@@ -24,7 +25,8 @@ fn members_are_written_in_the_order_of_istio_without_the_empty_ones() {
         (
             full(),
             "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.deployment.name=cart,\
-             service.name=cart,service.version=v1,cloud.region=r1,cloud.availability_zone=z1",
+             service.name=cart,service.version=v1,cloud.region=r1,cloud.availability_zone=z1,\
+             ambit.pod=cart-6f-1",
         ),
         (
             Baggage { owner: Some((WorkloadType::CronJob, "nightly".into())), ..Baggage::default() },
@@ -91,13 +93,13 @@ fn what_lies_beyond_the_limits_is_not_read() {
 proptest! {
     #[test]
     fn what_is_written_reads_back(
-        values in prop::array::uniform7("\\PC{1,20}"),
+        values in prop::array::uniform8("\\PC{1,20}"),
         kind in prop::sample::select(OWNER_KINDS.to_vec()),
     ) {
-        let [cluster, namespace, owner, service_name, service_version, region, zone] =
+        let [cluster, namespace, owner, pod, service_name, service_version, region, zone] =
             values.map(Cow::<str>::Owned);
         let baggage = Baggage {
-            cluster, namespace, owner: Some((kind, owner)), service_name, service_version, region, zone,
+            cluster, namespace, owner: Some((kind, owner)), pod, service_name, service_version, region, zone,
         };
         let value = baggage.to_string();
         prop_assert!(value.bytes().all(|octet| (b'!'..=b'~').contains(&octet)));

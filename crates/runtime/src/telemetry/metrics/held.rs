@@ -18,6 +18,8 @@ pub(super) struct Held {
     max_series: usize,
     idle_expiry: Duration,
     series: Mutex<HashMap<Key, Series>>,
+    /// When histograms were asked for last, each by a hash of its key.
+    histograms: Mutex<HashMap<u64, Instant>>,
 }
 
 #[derive(Debug)]
@@ -34,7 +36,7 @@ struct Handle(Counter);
 impl Held {
     pub(super) fn new(settings: Settings) -> Self {
         let Settings { idle_expiry, max_series } = settings;
-        Self { max_series, idle_expiry, series: Mutex::default() }
+        Self { max_series, idle_expiry, series: Mutex::default(), histograms: Mutex::default() }
     }
 
     /// The counter of this key, made by `register` unless somebody holds it; nothing if there are too
@@ -65,8 +67,22 @@ impl Held {
         Some(Counter::from_arc(handle))
     }
 
+    /// Whether there is room for the histogram of this key, or it is there already. Who records in one asks for it again
+    /// before the exporter ends it.
+    pub(super) fn has_room_for_histogram(&self, key: &Key, now: Instant) -> bool {
+        let mut histograms = self.histograms.lock().unwrap_or_else(PoisonError::into_inner);
+        if histograms.len() >= self.max_series && !histograms.contains_key(&key.get_hash()) {
+            return false;
+        }
+        histograms.insert(key.get_hash(), now);
+        true
+    }
+
     /// Makes a change to the counters that are held, and forgets those that the exporter ends.
     pub(super) fn touch(&self, now: Instant) {
+        let mut histograms = self.histograms.lock().unwrap_or_else(PoisonError::into_inner);
+        histograms.retain(|_, asked| now.duration_since(*asked) <= 2 * self.idle_expiry);
+        drop(histograms);
         self.lock().retain(|_, series| match series.handle.upgrade() {
             Some(handle) => {
                 handle.touch();

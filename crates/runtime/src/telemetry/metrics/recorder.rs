@@ -137,8 +137,15 @@ impl Facade for Recorder {
     }
 
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
-        let recorder = if histogram_expires(key.name()) { &self.expiring } else { &self.lasting };
-        recorder.register_histogram(&escaped(key), metadata)
+        let key = escaped(key);
+        if !histogram_expires(key.name()) {
+            return self.lasting.register_histogram(&key, metadata);
+        }
+        if !self.held.has_room_for_histogram(&key, Instant::now()) {
+            self.refused.increment(1);
+            return Histogram::noop();
+        }
+        self.expiring.register_histogram(&key, metadata)
     }
 }
 
