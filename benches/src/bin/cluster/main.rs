@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod scenario;
 mod stage;
+mod waypoint;
 mod window;
 
 use std::process::ExitCode;

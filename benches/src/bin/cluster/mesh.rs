@@ -33,7 +33,7 @@ const CONTROL: &str = "control";
 const AGENTS: &str = "ztunnel";
 const LEASE: &str = "ambit-control";
 /// By this annotation pods are known to be of a restart.
-const RESTARTED: &str = "kubectl.kubernetes.io/restartedAt";
+pub(crate) const RESTARTED: &str = "kubectl.kubernetes.io/restartedAt";
 /// Between two looks at a rollout.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 

@@ -46,13 +46,31 @@ pub(crate) const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// # Errors
 /// When the pod does not answer, or not with 200.
 pub(crate) async fn ask(client: &Client, pod: &Member, method: Method, path: &str) -> Result<String> {
-    let (namespace, name) = (&pod.namespace, &pod.name);
-    let uri = format!("/api/v1/namespaces/{namespace}/pods/{name}:{}/proxy{path}", ports::STEER);
+    let at = format!("{}:{}", pod.name, ports::STEER);
+    proxied_by(client, method, &pod.namespace, &at, path).await
+}
+
+/// Asks a pod that is not of the run; `at` is its name and port.
+///
+/// # Errors
+/// When the pod does not answer, or not with 200.
+pub(crate) async fn proxied(client: &Client, namespace: &str, at: &str, path: &str) -> Result<String> {
+    proxied_by(client, Method::GET, namespace, at, path).await
+}
+
+async fn proxied_by(
+    client: &Client,
+    method: Method,
+    namespace: &str,
+    at: &str,
+    path: &str,
+) -> Result<String> {
+    let uri = format!("/api/v1/namespaces/{namespace}/pods/{at}/proxy{path}");
     let request = Request::builder().method(method).uri(uri).body(Vec::new())?;
     let answer = timeout(DEADLINE, client.request_text(request)).await;
     answer
         .unwrap_or_else(|_| Err(kube::Error::Service("no answer within the deadline".into())))
-        .with_context(|| format!("{namespace}/{name} does not answer {path} through the API server"))
+        .with_context(|| format!("{namespace}/{at} does not answer {path} through the API server"))
 }
 
 /// Asks a pod for JSON.

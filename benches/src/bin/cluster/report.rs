@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::outcome::Kind;
 use crate::window::Window;
 
 /// One operation.
@@ -32,8 +33,10 @@ pub(crate) enum Goal {
     EffectWithin(u32),
     /// So many milliseconds after the operation nothing fails any more.
     FailuresEndWithin(u32),
-    /// No request fails.
+    /// No request fails, and no connection that stays open.
     NoFailure,
+    /// No request fails.
+    NoRequestFailed,
     /// No connection that was open breaks.
     NoOpenConnectionLost,
 }
@@ -56,6 +59,11 @@ impl Goal {
                 window.last_failure_ms.is_none_or(|last| last <= f64::from(ms)),
             ),
             Self::NoFailure => ("no failure".to_owned(), window.failures == 0),
+            Self::NoRequestFailed => {
+                let requests = window.by_kind.iter().filter(|(kind, _)| **kind != Kind::Open.name());
+                let failures: u64 = requests.map(|(_, count)| count.failures).sum();
+                ("no request failed".to_owned(), failures == 0)
+            }
             Self::NoOpenConnectionLost => {
                 ("no open connection lost".to_owned(), window.open_connections_lost == 0)
             }

@@ -5,6 +5,7 @@ mod enrolment;
 mod node;
 mod policy;
 mod roll;
+mod waypoint;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub(crate) enum Scenario {
     CrashEndpoint,
     /// A pod of control is deleted without grace.
     KillControl,
+    /// A waypoint in front of all Services is restarted, scaled up and down, and loses an instance.
+    RollWaypoint,
     /// A node is gone.
     Node,
     /// The label is taken away.
@@ -56,6 +59,7 @@ impl Scenario {
             Self::KillEndpoint => "kill-endpoint",
             Self::CrashEndpoint => "crash-endpoint",
             Self::KillControl => "kill-control",
+            Self::RollWaypoint => "roll-waypoint",
             Self::Node => "node",
             Self::Unenrol => "unenrol",
         }
@@ -69,6 +73,7 @@ impl Scenario {
             | Self::RollControl
             | Self::RollAgents
             | Self::KillControl
+            | Self::RollWaypoint
             | Self::Unenrol => true,
         }
     }
@@ -99,6 +104,7 @@ pub(crate) async fn run(
         Scenario::KillEndpoint => vec![endpoint::kill(stage).await?],
         Scenario::CrashEndpoint => vec![endpoint::crash(stage).await?],
         Scenario::KillControl => vec![roll::kill_control(stage, mesh()?).await?],
+        Scenario::RollWaypoint => waypoint::roll(stage).await?,
         Scenario::Node => vec![node::kill(stage, settings).await?],
         Scenario::Unenrol => vec![enrolment::unenrol(stage).await?],
     };

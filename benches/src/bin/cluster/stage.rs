@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use http::Method;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -238,6 +239,18 @@ impl Stage {
         let patch = Patch::Merge(manifests::enrolment(is_enrolled));
         namespaces.patch(&self.crowd, &PatchParams::default(), &patch).await?;
         self.is_enrolled = is_enrolled;
+        Ok(())
+    }
+
+    /// Has all clients open their connections anew: those of before an operation may stay outside of the mesh, or go
+    /// around a waypoint, and what follows is measured on new ones.
+    ///
+    /// # Errors
+    /// When one does not answer.
+    pub(crate) async fn reconnect(&self) -> Result<()> {
+        for client in &self.clients {
+            reach::ask(&self.client, client, Method::POST, "/reconnect").await?;
+        }
         Ok(())
     }
 

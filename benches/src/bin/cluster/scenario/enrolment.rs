@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use http::Method;
 use tokio::time::{Instant, sleep};
 
 use super::{Before, SHORT};
@@ -29,7 +28,7 @@ pub(super) async fn enrol(stage: &mut Stage) -> Result<Report> {
     stage.label(true).await?;
     let found = probes.wait(stage, since_us).await?;
     before.collector.watch(since_us, SHORT).await;
-    reconnect(stage).await?;
+    stage.reconnect().await?;
     let pods = probes.callers.len();
     let operation = format!("namespace of {pods} pods and {} identities labelled", stage.size.identities);
     let report = before.report("enrol", operation, since_us, &BTreeSet::new());
@@ -54,15 +53,6 @@ pub(super) async fn unenrol(stage: &mut Stage) -> Result<Report> {
         .goals(&[Goal::FailuresEndWithin(GOAL_MS), Goal::NoOpenConnectionLost]))
 }
 
-/// Connections that were open before the namespace was enrolled stay outside of the mesh: what follows is
-/// measured on new ones.
-async fn reconnect(stage: &Stage) -> Result<()> {
-    for client in &stage.clients {
-        reach::ask(&stage.client, client, Method::POST, "/reconnect").await?;
-    }
-    Ok(())
-}
-
 /// Enrols without measuring.
 pub(super) async fn enrol_quietly(stage: &mut Stage) -> Result<()> {
     let probes = Probes::start(stage, Want::Refusal, Callers::Too).await?;
@@ -75,7 +65,7 @@ pub(super) async fn enrol_quietly(stage: &mut Stage) -> Result<()> {
         found.missing.len(),
         found.missing.join(", ")
     );
-    reconnect(stage).await
+    stage.reconnect().await
 }
 
 /// Whether it is also seen that pods call others with an identity.
