@@ -95,6 +95,10 @@ impl Waypoint {
         let pod = pod.context("the waypoint has no pod")?;
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         pods.delete(&pod, &DeleteParams::default()).await?;
+        let end = Instant::now() + within;
+        while pods.get_opt(&pod).await?.is_some() && Instant::now() < end {
+            sleep(LOOK_EVERY).await;
+        }
         self.settled(within).await
     }
 
