@@ -29,11 +29,11 @@ use shards::Shards;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     workloads: Shards<WorkloadUid, Arc<Workload>>,
-    workloads_by_address: Lists<NetworkAddress, Workload>,
+    workloads_by_address: Lists<NetworkAddress, Arc<Workload>>,
     services: Shards<ServiceName, Arc<Service>>,
-    services_by_address: Lists<NetworkAddress, Service>,
+    services_by_address: Lists<NetworkAddress, Arc<Service>>,
     endpoints: Lists<ServiceName, Endpoint>,
-    pods_by_node: Lists<Arc<str>, Workload>,
+    pods_by_node: Lists<Arc<str>, Arc<Workload>>,
     policies: Shards<PolicyName, Arc<AuthorizationPolicy>>,
     mesh_policies: Arc<PolicySet>,
     namespace_policies: Shards<Arc<str>, Arc<PolicySet>>,
@@ -120,7 +120,7 @@ impl Snapshot {
     }
 
     /// The endpoints of a service, in order of their uids, whatever their health.
-    pub fn endpoints(&self, service: &ServiceName) -> &[Arc<Endpoint>] {
+    pub fn endpoints(&self, service: &ServiceName) -> &[Endpoint] {
         self.endpoints.get(service)
     }
 

@@ -51,12 +51,17 @@ pub struct State {
     namings: Namings,
     stale: Stale,
     sharing: Sharing,
+    /// How many workloads and services there were when the indexes were last packed.
+    packed: usize,
 }
+
+/// So many workloads and services are not worth packing.
+const FEW: usize = 1_024;
 
 impl State {
     /// Applies changes in their order.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
-        let Self { snapshot, namings, stale, sharing } = self;
+        let Self { snapshot, namings, stale, sharing, packed: _ } = self;
         let mut writer = Writer { snapshot: Arc::make_mut(snapshot), namings, stale, sharing };
         for change in changes {
             match change {
@@ -82,7 +87,17 @@ impl State {
         if !self.stale.is_empty() {
             self.stale.refresh(Arc::make_mut(&mut self.snapshot));
         }
+        self.pack_if_grown();
         self.snapshot.clone()
+    }
+
+    /// Each time costs as much as what was added since the one before.
+    fn pack_if_grown(&mut self) {
+        let count = self.snapshot.workloads.len() + self.snapshot.services.len();
+        if count > self.packed + self.packed / 2 + FEW {
+            Arc::make_mut(&mut self.snapshot).pack();
+            self.packed = count;
+        }
     }
 }
 
@@ -168,13 +183,23 @@ impl Writer<'_> {
 }
 
 impl Snapshot {
+    /// Gives back what indexes leave free for more.
+    fn pack(&mut self) {
+        self.workloads.pack(|_| {});
+        self.workloads_by_address.pack();
+        self.services.pack(|_| {});
+        self.services_by_address.pack();
+        self.endpoints.pack();
+        self.pods_by_node.pack();
+    }
+
     fn index_workload(&mut self, workload: Arc<Workload>) {
         for address in indexed_addresses(&workload) {
             self.workloads_by_address.insert(&address, workload.clone(), by_preference);
         }
         for (service, ports) in workload.services.iter() {
             let endpoint = Endpoint { workload: workload.clone(), ports: ports.clone() };
-            self.endpoints.insert(service, Arc::new(endpoint), by_endpoint_uid);
+            self.endpoints.insert(service, endpoint, by_endpoint_uid);
         }
         if workload.pod.is_some() {
             self.pods_by_node.insert(&workload.node, workload.clone(), by_uid);
@@ -224,7 +249,7 @@ fn canonical(address: &NetworkAddress) -> NetworkAddress {
     NetworkAddress { network: address.network.clone(), ip: address.ip.to_canonical() }
 }
 
-fn by_preference(a: &Workload, b: &Workload) -> Ordering {
+fn by_preference(a: &Arc<Workload>, b: &Arc<Workload>) -> Ordering {
     let key = |workload: &Workload| {
         let other_kind = !workload.uid.0.contains("//Pod/");
         (other_kind, workload.tunnel_protocol != TunnelProtocol::Hbone)
@@ -232,7 +257,7 @@ fn by_preference(a: &Workload, b: &Workload) -> Ordering {
     key(a).cmp(&key(b)).then_with(|| by_uid(a, b))
 }
 
-fn by_uid(a: &Workload, b: &Workload) -> Ordering {
+fn by_uid(a: &Arc<Workload>, b: &Arc<Workload>) -> Ordering {
     a.uid.cmp(&b.uid)
 }
 
@@ -240,6 +265,6 @@ fn by_endpoint_uid(a: &Endpoint, b: &Endpoint) -> Ordering {
     by_uid(&a.workload, &b.workload)
 }
 
-fn by_service_name(a: &Service, b: &Service) -> Ordering {
+fn by_service_name(a: &Arc<Service>, b: &Arc<Service>) -> Ordering {
     a.name.cmp(&b.name)
 }

@@ -22,13 +22,13 @@ pub(super) struct Lists<K, T> {
 #[derive(Debug, PartialEq, Eq)]
 enum List<T> {
     /// At most one.
-    Few(Option<Arc<T>>),
+    Few(Option<T>),
     /// Two or more.
-    Many(Arc<Vec<Arc<T>>>),
+    Many(Arc<Vec<T>>),
 }
 
-impl<K: Ord + Hash + Clone, T> Lists<K, T> {
-    pub(super) fn get<Q>(&self, key: &Q) -> &[Arc<T>]
+impl<K: Ord + Hash + Clone, T: Clone> Lists<K, T> {
+    pub(super) fn get<Q>(&self, key: &Q) -> &[T]
     where
         K: Borrow<Q>,
         Q: Ord + Hash + ?Sized,
@@ -37,12 +37,17 @@ impl<K: Ord + Hash + Clone, T> Lists<K, T> {
     }
 
     /// Every item of every list, in no particular order.
-    pub(super) fn items(&self) -> impl Iterator<Item = &Arc<T>> {
+    pub(super) fn items(&self) -> impl Iterator<Item = &T> {
         self.lists.values().flat_map(List::as_slice)
     }
 
+    /// Gives back the room that is left free for more.
+    pub(super) fn pack(&mut self) {
+        self.lists.pack(List::pack);
+    }
+
     /// Puts `item` at its place, instead of one that has the same place.
-    pub(super) fn insert(&mut self, key: &K, item: Arc<T>, order: Order<T>) {
+    pub(super) fn insert(&mut self, key: &K, item: T, order: Order<T>) {
         let list = self.lists.entry(key);
         let place = list.as_slice().binary_search_by(|other| order(other, &item));
         match (list, place) {
@@ -74,12 +79,19 @@ impl<K: Ord + Hash + Clone, T> Lists<K, T> {
     }
 }
 
-impl<T> List<T> {
-    fn of(mut items: Vec<Arc<T>>) -> Self {
+impl<T: Clone> List<T> {
+    fn of(mut items: Vec<T>) -> Self {
         if items.len() < 2 { Self::Few(items.pop()) } else { Self::Many(Arc::new(items)) }
     }
 
-    fn as_slice(&self) -> &[Arc<T>] {
+    fn pack(&mut self) {
+        match self {
+            Self::Many(many) => Arc::make_mut(many).shrink_to_fit(),
+            Self::Few(_) => {}
+        }
+    }
+
+    fn as_slice(&self) -> &[T] {
         match self {
             Self::Few(one) => one.as_slice(),
             Self::Many(many) => many,
@@ -87,7 +99,7 @@ impl<T> List<T> {
     }
 }
 
-impl<T> Clone for List<T> {
+impl<T: Clone> Clone for List<T> {
     fn clone(&self) -> Self {
         match self {
             Self::Few(one) => Self::Few(one.clone()),

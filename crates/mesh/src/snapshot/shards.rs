@@ -44,6 +44,19 @@ impl<K: Ord + Hash + Clone, V: Clone> Shards<K, V> {
         self.shard_mut(key).entry(key.clone()).or_default()
     }
 
+    /// Gives back the room that maps leave free while they grow in the order of their keys: nearly half of it.
+    /// `pack` does the same for a value.
+    pub(super) fn pack(&mut self, mut pack: impl FnMut(&mut V)) {
+        for shard in &mut self.shards {
+            let entries = Arc::unwrap_or_clone(std::mem::take(shard)).into_iter();
+            let packed = entries.map(|(key, mut value)| {
+                pack(&mut value);
+                (key, value)
+            });
+            *shard = Arc::new(packed.collect());
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.len()).sum()
     }

@@ -240,6 +240,30 @@ fn policies_that_name_clients_are_known_as_they_come_and_go() {
 }
 
 #[test]
+fn a_crowd_is_packed_and_stays_what_it_was() {
+    let name = service_name("shop", "web");
+    let crowd = |count: u32| {
+        (0..count).map(|index| {
+            let address = format!("10.1.{}.{}", index / 250, index % 250);
+            Change::from(endpoint(&format!("w{index}"), &[&address], &[&name]))
+        })
+    };
+    let mut state = State::default();
+    state.apply(crowd(5_000));
+    let packed = state.snapshot();
+    let mut one_by_one = State::default();
+    for change in crowd(5_000) {
+        one_by_one.apply([change]);
+        one_by_one.snapshot();
+    }
+    assert_eq!(*packed, *one_by_one.snapshot());
+    assert_eq!(packed.endpoints(&name).len(), 5_000);
+    state.apply([Change::RemoveWorkload(uid("w7"))]);
+    assert_eq!(state.snapshot().endpoints(&name).len(), 4_999);
+    assert_eq!(packed.endpoints(&name).len(), 5_000, "what was handed out does not change");
+}
+
+#[test]
 fn a_change_shares_everything_else_with_the_snapshot_before() {
     let name = service_name("shop", "web");
     let mut state = State::default();

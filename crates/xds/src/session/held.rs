@@ -21,6 +21,8 @@ use crate::convert::{InvalidResource, Received, ResourceName, authorization, way
 pub(super) struct Held {
     kind: ResourceType,
     by_name: BTreeMap<Arc<str>, Entry>,
+    /// How many there were when they were last packed.
+    packed: usize,
 }
 
 #[derive(Debug)]
@@ -29,6 +31,9 @@ struct Entry {
     kind: Kind,
     version: Version,
 }
+
+/// So many names are not worth packing.
+const FEW: usize = 1_024;
 
 /// What a name stands for. The name itself is not kept twice: there may be many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,11 +53,34 @@ enum Kind {
 
 #[derive(Debug)]
 enum Version {
-    /// The last good one.
-    Good(Box<str>),
+    /// The last good one, which is 32 hexadecimal digits in lower case as our own control writes it: as octets, in
+    /// the order of the digits. There is one for each workload of the mesh.
+    Digest([u8; 16]),
+    /// The last good one of any other form.
+    Text(Box<str>),
     /// None was ever good: a policy that denies stands in. Never declared to a server, which
     /// therefore sends the policy again.
     StandIn,
+}
+
+impl Version {
+    fn good(text: String) -> Self {
+        let is_digest =
+            text.len() == 32 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        match u128::from_str_radix(&text, 16) {
+            Ok(digest) if is_digest => Self::Digest(digest.to_be_bytes()),
+            Ok(_) | Err(_) => Self::Text(text.into()),
+        }
+    }
+
+    /// What the server called it; `None` if none was ever good.
+    fn declared(&self) -> Option<String> {
+        match self {
+            Self::Digest(octets) => Some(format!("{:032x}", u128::from_be_bytes(*octets))),
+            Self::Text(text) => Some(text.to_string()),
+            Self::StandIn => None,
+        }
+    }
 }
 
 /// A resource that could not be used.
@@ -72,22 +100,29 @@ impl fmt::Display for Rejection {
 
 impl Held {
     pub(super) fn new(kind: ResourceType) -> Self {
-        Self { kind, by_name: BTreeMap::new() }
+        Self { kind, by_name: BTreeMap::new(), packed: 0 }
+    }
+
+    /// Gives back the room that a map leaves free while it grows in the order of its keys, nearly half of it, once
+    /// there are half as many names again as at the last time.
+    pub(super) fn pack(&mut self) {
+        if self.by_name.len() > self.packed + self.packed / 2 + FEW {
+            self.by_name = std::mem::take(&mut self.by_name).into_iter().collect();
+            self.packed = self.by_name.len();
+        }
     }
 
     /// Names with the version last applied.
     pub(super) fn versions(&self) -> BTreeMap<String, String> {
-        let version = |(name, entry): (&Arc<str>, &Entry)| match &entry.version {
-            Version::Good(version) => Some((name.to_string(), version.to_string())),
-            Version::StandIn => None,
-        };
+        let version =
+            |(name, entry): (&Arc<str>, &Entry)| Some((name.to_string(), entry.version.declared()?));
         self.by_name.iter().filter_map(version).collect()
     }
 
     /// Names that [`Self::versions`] leaves out.
     pub(super) fn undeclared(&self) -> BTreeSet<String> {
         let undeclared = |(name, entry): (&Arc<str>, &Entry)| match entry.version {
-            Version::Good(_) => None,
+            Version::Digest(_) | Version::Text(_) => None,
             Version::StandIn => Some(name.to_string()),
         };
         self.by_name.iter().filter_map(undeclared).collect()
@@ -103,7 +138,7 @@ impl Held {
     pub(super) fn receive(&mut self, resource: Resource, changes: &mut Vec<Change>) -> Result<(), Rejection> {
         match Received::decode(self.kind, &resource) {
             Ok(received) => {
-                self.put(resource.name, received, Version::Good(resource.version.into()), changes);
+                self.put(resource.name, received, Version::good(resource.version), changes);
                 Ok(())
             }
             Err(error) => {
@@ -144,7 +179,7 @@ impl Held {
             ResourceType::Authorization | ResourceType::HttpPolicy => {}
         }
         let last = self.by_name.get(resource.name.as_str()).map(|entry| &entry.version);
-        if let Some(Version::Good(_)) = last {
+        if let Some(Version::Digest(_) | Version::Text(_)) = last {
             return;
         }
         let policy = match self.kind {

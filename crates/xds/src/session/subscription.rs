@@ -138,6 +138,9 @@ impl Subscription {
             rejected.extend(self.held.receive(resource, &mut changes).err());
         }
         self.is_whole = !more_follows;
+        if self.is_whole {
+            self.held.pack();
+        }
         let answer = (!nonce.is_empty()).then(|| self.answer(nonce, &rejected));
         Reaction { changes, rejected, answer, further: Vec::new() }
     }

@@ -113,6 +113,27 @@ fn what_nothing_waits_for_is_asked_for_when_the_others_are_answered() {
 }
 
 #[test]
+fn a_version_of_any_form_is_declared_as_it_came() {
+    let forms = [
+        "00f1e2d3c4b5a6978877665544332211",
+        "00F1E2D3C4B5A6978877665544332211",
+        "1",
+        "",
+        "+0f1e2d3c4b5a69788776655443322110",
+    ];
+    let mut session = connected();
+    let named = |(number, version): (usize, &&str)| discovery::Resource {
+        version: (*version).to_owned(),
+        ..workload(&format!("w{number}"))
+    };
+    session.on_response(with(ADDRESS, "1", forms.iter().enumerate().map(named).collect()));
+    session.on_disconnect();
+    let declared: Vec<String> =
+        versions(&session.connect(), ADDRESS).into_iter().map(|(_, version)| version.to_owned()).collect();
+    assert_eq!(declared, forms);
+}
+
+#[test]
 fn a_mesh_that_cannot_be_read_leaves_the_last_good_one() {
     let mut session = connected();
     session.on_response(response(ADDRESS, "1"));
