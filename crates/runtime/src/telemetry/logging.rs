@@ -19,6 +19,7 @@ use tracing_subscriber::{Layer, Registry};
 
 mod levels;
 mod queue;
+mod text;
 
 pub use levels::{InvalidLevel, Levels};
 use queue::{Lines, Queue};
@@ -47,7 +48,7 @@ where
 {
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Lines(queue));
     match format {
-        LogFormat::Text => lines.boxed(),
+        LogFormat::Text => lines.fmt_fields(text::TextFields).boxed(),
         LogFormat::Json => {
             lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
@@ -157,6 +158,27 @@ mod tests {
         ] {
             assert_eq!(line[key], value, "{text}");
         }
+    }
+
+    #[test]
+    fn lines_of_text_name_their_fields_and_speak_to_no_terminal() {
+        let text = written(LogFormat::Text, "info", |_| {
+            let forged = "a\u{1b}[2J\nb";
+            let cause = io::Error::other("disk full");
+            let error = InstallError::from(cause);
+            tracing::info!(
+                plain = "/a b?c=d", quoted = "say \"hi\"", forged, number = 5_u64, absent = None::<u64>, shown = %"x y",
+                debugged = ?"x y", error = &error as &dyn std::error::Error, r#type = "t", "lost {forged}"
+            );
+        });
+        let (_, line) = text.split_once("INFO").unwrap();
+        let (_, fields) = line.split_once(": ").unwrap();
+        assert_eq!(
+            fields,
+            "lost a\\u{1b}[2J\nb plain=\"/a b?c=d\" quoted=\"say \\\"hi\\\"\" forged=\"a\\u{1b}[2J\\nb\" number=5 shown=x y \
+             debugged=\"x y\" error=cannot start the thread that writes the log: disk full: check the limits on \
+             processes and memory: disk full type=\"t\"\n"
+        );
     }
 
     #[test]
