@@ -85,13 +85,13 @@ pub enum End {
 pub async fn run(
     worker: &Rc<Worker>,
     caller: &Rc<Caller>,
-    request: &Request,
+    mut request: Request,
     body: Body,
     responder: Responder,
 ) -> End {
-    let mut request = request.clone();
     keep_what_counts(&mut request.headers);
-    let record = RequestRecord::new(worker, caller, &request);
+    let request = Rc::new(request);
+    let record = RequestRecord::new(worker, caller, Rc::clone(&request));
     // The new configurations that count are those after the one that this is decided by.
     let mut snapshots = worker.shared.snapshots.from_now();
     let Some(snapshot) = snapshots.load() else { return End::Cut };

@@ -92,7 +92,7 @@ async fn next(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: &Shared) -> Next {
         expects_continue: head.expects_continue,
         wants_trailers: head.connection.trailers,
     };
-    exchange::run(worker, caller, &request, Body::Http1(body), Responder::Http1(responder)).await.into()
+    exchange::run(worker, caller, request, Body::Http1(body), Responder::Http1(responder)).await.into()
 }
 
 impl From<exchange::End> for Next {

@@ -119,7 +119,7 @@ async fn stream(
         Ok(head) => {
             let request = understood(head, parts.headers);
             let (body, responder) = (Body::Http2(body), Responder::Http2(respond));
-            let _end = exchange::run(worker, caller, &request, body, responder).await;
+            let _end = exchange::run(worker, caller, request, body, responder).await;
         }
         Err(refusal) => {
             refused_head(worker, caller, refusal);

@@ -1,5 +1,6 @@
 //! One request.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -10,7 +11,8 @@ use ambit_mesh::decide::OutboundDecision;
 use ambit_mesh::http::{Decision, Destination, HttpVerdict};
 use ambit_mesh::workload::Workload;
 use ambit_runtime::telemetry::http::RequestMetrics;
-use http::{HeaderMap, StatusCode, header};
+use http::header::{self, HeaderName};
+use http::{HeaderMap, StatusCode};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
@@ -26,7 +28,8 @@ pub struct RequestRecord {
     ends: Ends,
     started: Instant,
     start_time: SystemTime,
-    line: RequestLine,
+    /// What the client sent, as policies saw it.
+    line: Rc<Request>,
     route: RefCell<Option<String>>,
     verdicts: RefCell<Vec<HttpVerdict>>,
     allowed_by: RefCell<Option<String>>,
@@ -34,7 +37,7 @@ pub struct RequestRecord {
     grpc: bool,
     grpc_status: Cell<Option<u16>>,
     flag: Cell<&'static str>,
-    details: RefCell<String>,
+    details: RefCell<Cow<'static, str>>,
     error: RefCell<Option<String>>,
     transport_failure: RefCell<Option<String>>,
     termination: RefCell<Option<String>>,
@@ -45,36 +48,14 @@ pub struct RequestRecord {
     response: Flow,
 }
 
-/// What the client sent.
-struct RequestLine {
-    method: String,
-    path: String,
-    protocol: &'static str,
-    authority: String,
-    user_agent: Option<String>,
-    request_id: Option<String>,
-    forwarded_for: Option<String>,
-}
-
 impl RequestRecord {
-    pub(crate) fn new(worker: &Worker, caller: &Rc<Caller>, request: &Request) -> Self {
-        let text = |name: &str| {
-            request.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-        };
+    pub(crate) fn new(worker: &Worker, caller: &Rc<Caller>, request: Rc<Request>) -> Self {
         let grpc = request.is_grpc();
         Self {
             ends: Ends::new(worker, caller),
             started: Instant::now(),
             start_time: SystemTime::now(),
-            line: RequestLine {
-                method: request.method.to_string(),
-                path: request.path.clone(),
-                protocol: request.protocol,
-                authority: request.authority.clone(),
-                user_agent: text(header::USER_AGENT.as_str()),
-                request_id: text("x-request-id"),
-                forwarded_for: text("x-forwarded-for"),
-            },
+            line: request,
             route: RefCell::new(None),
             verdicts: RefCell::default(),
             allowed_by: RefCell::new(None),
@@ -82,7 +63,7 @@ impl RequestRecord {
             grpc,
             grpc_status: Cell::new(None),
             flag: Cell::new("-"),
-            details: RefCell::new("via_upstream".to_owned()),
+            details: RefCell::new("via_upstream".into()),
             error: RefCell::new(None),
             transport_failure: RefCell::new(None),
             termination: RefCell::new(None),
@@ -146,7 +127,7 @@ impl RequestRecord {
         self.status.set(reply.status.as_u16());
         self.grpc_status.set(grpc_status);
         self.flag.set(reply.flag);
-        self.details.borrow_mut().clone_from(&reply.details);
+        *self.details.borrow_mut() = reply.details.clone().into();
         self.error.borrow_mut().clone_from(&reply.error);
         self.response.restart();
         self.response.set_octets(reply.body.len() as u64);
@@ -194,6 +175,11 @@ impl RequestRecord {
         }
     }
 
+    /// What the client said in a header.
+    fn header(&self, name: HeaderName) -> Option<Cow<'_, str>> {
+        self.line.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()))
+    }
+
     fn log_verdicts(&self) {
         for verdict in self.verdicts.borrow().iter() {
             info!(
@@ -219,12 +205,12 @@ macro_rules! request_line {
                     parent: None,
                     $level,
                     start_time = start,
-                    method = self.line.method,
+                    method = self.line.method.as_str(),
                     path = self.line.path,
                     protocol = self.line.protocol,
                     response_code = self.status.get(),
                     response_flags = self.flag.get(),
-                    response_code_details = self.details.borrow().as_str(),
+                    response_code_details = &**self.details.borrow(),
                     grpc_status = self.grpc_status.get(),
                     connection_termination_details = self.termination.borrow().as_deref(),
                     upstream_transport_failure_reason = self.transport_failure.borrow().as_deref(),
@@ -232,9 +218,9 @@ macro_rules! request_line {
                     bytes_sent = self.response.octets(),
                     duration = millis(self.started.elapsed()),
                     upstream_service_time = self.service_time.get().map(millis),
-                    x_forwarded_for = self.line.forwarded_for.as_deref(),
-                    user_agent = self.line.user_agent.as_deref(),
-                    request_id = self.line.request_id.as_deref(),
+                    x_forwarded_for = self.header(FORWARDED_FOR).as_deref(),
+                    user_agent = self.header(header::USER_AGENT).as_deref(),
+                    request_id = self.header(REQUEST_ID).as_deref(),
                     authority = self.line.authority,
                     upstream_host = self.ends.upstream_host(),
                     upstream_cluster = service.map(|service| &*service.name.hostname),
@@ -256,6 +242,9 @@ macro_rules! request_line {
         }
     };
 }
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
