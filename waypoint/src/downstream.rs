@@ -21,13 +21,13 @@ pub async fn serve(worker: &Rc<Worker>, caller: Rc<Caller>, mut wire: Wire, decl
     let detected = match declared {
         AppProtocol::Tcp | AppProtocol::Tls => Detected::Opaque,
         AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => {
-            match look(worker, &mut wire, worker.shared.config.idle_timeout).await {
+            match look(worker, &caller, &mut wire, worker.shared.config.idle_timeout).await {
                 // Whatever it is, it is not what its service says, so that no policy could judge it.
                 Detected::Opaque => Detected::Http1,
                 detected @ (Detected::Http1 | Detected::Http2 | Detected::Undecided) => detected,
             }
         }
-        AppProtocol::Unknown => look(worker, &mut wire, worker.shared.config.detect_timeout).await,
+        AppProtocol::Unknown => look(worker, &caller, &mut wire, worker.shared.config.detect_timeout).await,
     };
     match detected {
         Detected::Http1 => http1::serve(worker, &caller, wire).await,
@@ -40,7 +40,7 @@ pub async fn serve(worker: &Rc<Worker>, caller: Rc<Caller>, mut wire: Wire, decl
 
 /// Looks at the first octets, which are waited for so long. Where none come in time, the server may be
 /// the one who speaks first; where the protocol is declared, nobody waits for that.
-async fn look(worker: &Worker, wire: &mut Wire, first: Duration) -> Detected {
+async fn look(worker: &Worker, caller: &Caller, wire: &mut Wire, first: Duration) -> Detected {
     let config = &worker.shared.config;
     let is_declared = first > config.detect_timeout;
     let silent = if is_declared { Detected::Undecided } else { Detected::Opaque };
@@ -53,7 +53,7 @@ async fn look(worker: &Worker, wire: &mut Wire, first: Duration) -> Detected {
         let may_end = is_declared && wire.unread().is_empty();
         let filled = tokio::select! {
             filled = timeout(limit, wire.fill()) => filled,
-            () = idle_end(worker), if may_end => return Detected::Undecided,
+            () = idle_end(worker, caller), if may_end => return Detected::Undecided,
         };
         match filled {
             Ok(Ok(0)) => return if wire.unread().is_empty() { Detected::Undecided } else { silent },
@@ -69,8 +69,8 @@ async fn look(worker: &Worker, wire: &mut Wire, first: Duration) -> Detected {
     }
 }
 
-/// Until when an idle connection is kept once we are going.
-async fn idle_end(worker: &Worker) {
-    let leaving = worker.until_leaving().await;
+/// Until when an idle connection is kept once it is to go.
+async fn idle_end(worker: &Worker, caller: &Caller) {
+    let leaving = caller.until_leaving(worker).await;
     tokio::time::sleep_until(leaving.idle_until).await;
 }

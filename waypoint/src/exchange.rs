@@ -7,15 +7,15 @@
 //! carries what is no longer HTTP.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_mesh::http::{Decision, Head, NotServed, Outcome, WaypointSnapshot, decide};
+use ambit_mesh::http::{Decision, Destination, Head, NotServed, Outcome, WaypointSnapshot, decide};
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::head::{BodyLength, ConnectionOptions, strip_hop_by_hop};
 use crate::ingress::Caller;
+use crate::parting::{Question, Serving, Watched};
 use crate::record::RequestRecord;
 use crate::worker::Worker;
 
@@ -93,15 +93,16 @@ pub async fn run(
     let request = Rc::new(request);
     let record = RequestRecord::new(worker, caller, Rc::clone(&request));
     // The new configurations that count are those after the one that this is decided by.
-    let mut snapshots = worker.shared.snapshots.from_now();
-    let Some(snapshot) = snapshots.load() else { return End::Cut };
+    let snapshots = worker.shared.snapshots.from_now();
+    let Some(serving) = snapshots.serving(&caller.authority) else { return End::Cut };
+    let mut watched = Watched::new(snapshots, serving.as_ref().is_ok_and(|serving| serving.is_parting));
     let call = Call { worker, caller, request: &request, record: &record };
     let end = {
         // What it takes to carry a request is large, and not kept by the connection between requests.
-        let serving = Box::pin(call.serve(snapshot, body, responder));
+        let serving = Box::pin(call.serve(serving, body, responder));
         tokio::select! {
             end = serving => end,
-            why = call.revoked(&mut snapshots) => {
+            why = call.revoked(&mut watched) => {
                 record.cut("-", &why);
                 End::Cut
             }
@@ -131,14 +132,20 @@ enum Forwarded {
 }
 
 impl Call<'_> {
-    async fn serve(self, snapshot: Arc<WaypointSnapshot>, mut body: Body, mut responder: Responder) -> End {
-        let decision = match self.decide(&snapshot) {
-            Ok(decision) => decision,
+    async fn serve(
+        self,
+        serving: Result<Serving, NotServed>,
+        mut body: Body,
+        mut responder: Responder,
+    ) -> End {
+        let (snapshot, destination) = match serving {
+            Ok(Serving { snapshot, destination, .. }) => (snapshot, destination),
             Err(error) => {
                 let reply = Reply::new(StatusCode::NOT_FOUND, "", "NR", "route_not_found").because(error);
                 return self.reply(reply, &mut body, &mut responder).await;
             }
         };
+        let decision = self.decide(&snapshot, &destination);
         self.record.decided(&decision);
         let reply = match decision.outcome {
             Outcome::Forward(forward) => {
@@ -183,22 +190,20 @@ impl Call<'_> {
         self.reply(reply, &mut body, &mut responder).await
     }
 
-    fn decide(self, snapshot: &WaypointSnapshot) -> Result<Decision, NotServed> {
-        let destination = snapshot.destination(&self.caller.authority)?;
-        self.record.destination(&destination);
+    fn decide(self, snapshot: &WaypointSnapshot, destination: &Destination) -> Decision {
+        self.record.destination(destination);
         let head = self.request.head();
         let rng = &mut *self.worker.rng.borrow_mut();
-        Ok(decide(snapshot, &destination, &self.caller.client, &head, rng))
+        decide(snapshot, destination, &self.caller.client, &head, rng)
     }
 
     /// Waits until a new snapshot no longer allows the request, and says why.
-    async fn revoked(self, snapshots: &mut crate::state::SnapshotReader) -> String {
+    async fn revoked(self, watched: &mut Watched) -> String {
         loop {
-            if !snapshots.changed().await {
-                return std::future::pending().await;
-            }
-            let Some(snapshot) = snapshots.load() else { continue };
-            let Ok(destination) = snapshot.destination(&self.caller.authority) else { continue };
+            let (snapshot, destination) = match watched.next(&self.caller.authority).await {
+                Question::Allowed(snapshot, destination) => (snapshot, destination),
+                Question::Over(not_served) => return not_served.to_string(),
+            };
             let rng = &mut *self.worker.rng.borrow_mut();
             let decision = decide(&snapshot, &destination, &self.caller.client, &self.request.head(), rng);
             match decision.outcome {
@@ -233,7 +238,7 @@ impl Call<'_> {
         }
         self.record.replied(&reply, grpc_status);
         // Who has a body to send must not have its octets taken for the next request.
-        let is_leaving = self.worker.leaving().is_some() || !body.is_done();
+        let is_leaving = self.caller.leaving(self.worker).is_some() || !body.is_done();
         match reply.send(responder, is_leaving).await {
             Ok(()) if responder.is_persistent() && body.is_done() => End::Reusable,
             Ok(()) => End::Close,

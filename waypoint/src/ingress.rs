@@ -24,8 +24,9 @@ use tracing::{debug, warn};
 
 use crate::claimed::Claimed;
 use crate::downstream;
+use crate::parting::{Parting, Serving};
 use crate::wire::Wire;
-use crate::worker::Worker;
+use crate::worker::{Leaving, Worker};
 
 /// Who is at the far end of a connection, and what it was opened for.
 #[derive(Clone, Debug)]
@@ -42,6 +43,23 @@ pub struct Caller {
     pub authority: Authority,
     /// What its node agent says of it.
     pub claimed: Option<Claimed>,
+    /// Whether what it asked for is bound to this waypoint no more.
+    pub parting: Parting,
+}
+
+impl Caller {
+    /// Whether its connection is to go, and how.
+    pub(crate) fn leaving(&self, worker: &Worker) -> Option<Leaving> {
+        worker.leaving().or_else(|| self.parting.end().map(|idle_until| Leaving { idle_until }))
+    }
+
+    /// Waits until its connection is to go.
+    pub(crate) async fn until_leaving(&self, worker: &Worker) -> Leaving {
+        tokio::select! {
+            leaving = worker.until_leaving() => leaving,
+            idle_until = self.parting.begins() => Leaving { idle_until },
+        }
+    }
 }
 
 /// Serves one connection to the HBONE port until its tunnel is over.
@@ -191,12 +209,13 @@ async fn serve_stream(
     let identity = peer.id().clone();
     let client = Client { peer: Peer::Verified(identity.clone()), ip: address.ip() };
     match admit(&worker, &head, &client).await {
-        Ok((authority, protocol)) => {
+        Ok((authority, protocol, is_parting)) => {
             stream.accept(&[(headers::BAGGAGE, &worker.own_baggage())]);
             let claimed = head.headers().all(headers::BAGGAGE);
             let now = std::time::Instant::now();
             let claimed = worker.claims.borrow_mut().take(&Baggage::parse(claimed), &identity, now);
-            let caller = Caller { client, identity, address, local, authority, claimed };
+            let parting = worker.destinations.hold(&authority, is_parting);
+            let caller = Caller { client, identity, address, local, authority, claimed, parting };
             downstream::serve(&worker, Rc::new(caller), Wire::of_tunnel(stream), protocol).await;
         }
         Err(failure) => {
@@ -212,12 +231,12 @@ async fn serve_stream(
 }
 
 /// What a CONNECT is for, and the protocol that is spoken there: where a route is of connections nobody looks for
-/// requests.
+/// requests. And whether it is bound to this waypoint no more.
 async fn admit(
     worker: &Worker,
     head: &RequestHead,
     client: &Client,
-) -> Result<(Authority, AppProtocol), Failure> {
+) -> Result<(Authority, AppProtocol, bool), Failure> {
     if !head.is_connect() {
         return Err(Failure::NotConnect);
     }
@@ -225,16 +244,15 @@ async fn admit(
     let wait = worker.shared.config.unknown_wait;
     let deadline = Instant::now() + wait.min(BOUND_WITHIN);
     let mut changes = worker.shared.snapshots.from_now();
-    let mut snapshot = worker.shared.snapshots.first(wait).await.ok_or(Failure::NoSnapshot)?;
-    let destination = loop {
-        match snapshot.destination(&authority) {
-            Ok(destination) => break destination,
+    worker.shared.snapshots.first(wait).await.ok_or(Failure::NoSnapshot)?;
+    let Serving { snapshot, destination, is_parting } = loop {
+        match worker.shared.snapshots.serving(&authority).ok_or(Failure::NoSnapshot)? {
+            Ok(serving) => break serving,
             Err(not_served) => {
                 // Agents may have heard of a binding before we have.
                 if !matches!(timeout_at(deadline, changes.changed()).await, Ok(true)) {
                     return Err(not_served.into());
                 }
-                snapshot = worker.shared.snapshots.load().ok_or(Failure::NoSnapshot)?;
             }
         }
     };
@@ -242,5 +260,5 @@ async fn admit(
         Reading::Requests => destination.protocol,
         Reading::ServerName | Reading::Nothing => AppProtocol::Tcp,
     };
-    Ok((authority, protocol))
+    Ok((authority, protocol, is_parting))
 }

@@ -20,6 +20,7 @@ pub mod h1;
 pub mod head;
 pub mod ingress;
 pub mod opaque;
+pub mod parting;
 pub mod record;
 pub mod server_name;
 pub mod state;

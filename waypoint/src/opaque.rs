@@ -10,9 +10,9 @@ use tokio::time::timeout;
 
 use crate::h1::Shared;
 use crate::ingress::Caller;
+use crate::parting::{Question, Serving, Watched};
 use crate::record::ConnectionRecord;
 use crate::server_name::{LONGEST, ServerName, server_name};
-use crate::state::SnapshotReader;
 use crate::upstream::{Carrier, Choice, DialError, Key, OnBehalf, Protocol, connect};
 use crate::wire::Wire;
 use crate::worker::Worker;
@@ -62,8 +62,11 @@ pub async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, mut wire: Wire) {
     let mut record = ConnectionRecord::new(worker, caller);
     // Before the one that is decided by: no change of policy falls in between.
     let snapshots = worker.shared.snapshots.from_now();
-    match establish(worker, caller, &mut wire, &mut record).await {
-        Ok(upstream) => carry(worker, caller, (wire, upstream), record, snapshots).await,
+    let serving = snapshots.serving(&caller.authority);
+    let is_parting = matches!(&serving, Some(Ok(serving)) if serving.is_parting);
+    let watched = Watched::new(snapshots, is_parting);
+    match establish(worker, caller, serving, &mut wire, &mut record).await {
+        Ok(upstream) => carry(worker, caller, (wire, upstream), record, watched).await,
         Err(failure) => {
             wire.abort();
             record.fail(failure.flag(), &failure);
@@ -74,11 +77,11 @@ pub async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, mut wire: Wire) {
 async fn establish(
     worker: &Rc<Worker>,
     caller: &Caller,
+    serving: Option<Result<Serving, NotServed>>,
     downstream: &mut Wire,
     record: &mut ConnectionRecord,
 ) -> Result<Wire, Failure> {
-    let snapshot = worker.shared.snapshots.load().ok_or(Failure::NoSnapshot)?;
-    let destination = snapshot.destination(&caller.authority)?;
+    let Serving { snapshot, destination, .. } = serving.ok_or(Failure::NoSnapshot)??;
     record.destination(&destination);
     authorize_connection(&snapshot, &destination, &caller.client)?;
     let name = match snapshot.reading(&destination, &caller.client) {
@@ -139,7 +142,7 @@ async fn carry(
     caller: &Caller,
     (downstream, upstream): (Wire, Wire),
     mut record: ConnectionRecord,
-    snapshots: SnapshotReader,
+    watched: Watched,
 ) {
     record.opened();
     let (downstream, upstream) = (Shared::new(downstream), Shared::new(upstream));
@@ -151,7 +154,7 @@ async fn carry(
             Cut::Second(error) => Failure::Upstream(error),
             Cut::Idle => Failure::Idle,
         }),
-        denied = revoked(caller, snapshots) => Err(denied),
+        denied = revoked(caller, watched) => Err(denied),
     };
     for side in [downstream, upstream] {
         let Some(wire) = side.into_wire() else { continue };
@@ -168,19 +171,15 @@ async fn carry(
 }
 
 /// Waits until policy no longer allows the connection.
-async fn revoked(caller: &Caller, mut snapshots: SnapshotReader) -> Failure {
+async fn revoked(caller: &Caller, mut watched: Watched) -> Failure {
     loop {
-        if !snapshots.changed().await {
-            return std::future::pending().await;
-        }
-        let Some(snapshot) = snapshots.load() else { continue };
-        match snapshot.destination(&caller.authority) {
-            Ok(destination) => {
+        match watched.next(&caller.authority).await {
+            Question::Allowed(snapshot, destination) => {
                 if let Err(denied) = authorize_connection(&snapshot, &destination, &caller.client) {
                     return denied.into();
                 }
             }
-            Err(error) => return error.into(),
+            Question::Over(not_served) => return not_served.into(),
         }
     }
 }

@@ -2,39 +2,68 @@
 //!
 //! Until control has sent everything once there is none, and whoever needs one waits.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ambit_mesh::http::WaypointSnapshot;
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+
+use crate::parting::PARTING;
 
 /// The reading side, for every worker.
 #[derive(Clone)]
 pub struct SnapshotReader {
     current: Arc<ArcSwapOption<WaypointSnapshot>>,
+    replaced: Arc<Mutex<Replaced>>,
     versions: watch::Receiver<u64>,
+}
+
+impl fmt::Debug for SnapshotReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotReader").field("versions", &self.versions).finish_non_exhaustive()
+    }
 }
 
 /// The writing side: one owner.
 pub struct SnapshotWriter {
     current: Arc<ArcSwapOption<WaypointSnapshot>>,
+    replaced: Arc<Mutex<Replaced>>,
     versions: watch::Sender<u64>,
 }
+
+/// Snapshots that are in force no more, and since when; the newest comes last.
+type Replaced = VecDeque<(Instant, Arc<WaypointSnapshot>)>;
+
+/// So many are kept, and none for longer than anybody asks for.
+const MOST_REPLACED: usize = 64;
 
 /// A store without a snapshot.
 pub fn store() -> (SnapshotWriter, SnapshotReader) {
     let current = Arc::new(ArcSwapOption::empty());
     let (sender, receiver) = watch::channel(0);
-    let reader = SnapshotReader { current: Arc::clone(&current), versions: receiver };
-    (SnapshotWriter { current, versions: sender }, reader)
+    let replaced = Arc::default();
+    let reader =
+        SnapshotReader { current: Arc::clone(&current), replaced: Arc::clone(&replaced), versions: receiver };
+    (SnapshotWriter { current, replaced, versions: sender }, reader)
 }
 
 impl SnapshotWriter {
     /// Puts a snapshot in force and wakes everybody who waits.
     pub fn publish(&mut self, snapshot: Arc<WaypointSnapshot>) {
-        self.current.store(Some(snapshot));
+        if let Some(before) = self.current.swap(Some(snapshot)) {
+            let now = Instant::now();
+            let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+            replaced.push_back((now, before));
+            while replaced.len() > MOST_REPLACED
+                || replaced.front().is_some_and(|(at, _)| *at + PARTING < now)
+            {
+                replaced.pop_front();
+            }
+        }
         self.versions.send_modify(|version| *version += 1);
     }
 }
@@ -43,6 +72,13 @@ impl SnapshotReader {
     /// The snapshot in force.
     pub fn load(&self) -> Option<Arc<WaypointSnapshot>> {
         self.current.load_full()
+    }
+
+    /// Snapshots that were in force until so long ago, at most; the newest first.
+    pub fn replaced_within(&self, time: Duration) -> Vec<Arc<WaypointSnapshot>> {
+        let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = replaced.iter().rev().take_while(|(at, _)| at.elapsed() <= time);
+        recent.map(|(_, snapshot)| Arc::clone(snapshot)).collect()
     }
 
     /// The snapshot in force, or the first one, which is waited for so long.

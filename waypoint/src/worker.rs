@@ -33,6 +33,7 @@ use tracing::{error, info, warn};
 use crate::claimed::Claims;
 use crate::config::DataPathConfig;
 use crate::ingress::{self, AcceptedTunnels};
+use crate::parting::Destinations;
 use crate::state::SnapshotReader;
 use crate::upstream::{self, Connections, TunnelPool};
 
@@ -67,6 +68,8 @@ pub struct Worker {
     pub rng: RefCell<SmallRng>,
     /// What clients' agents say of them.
     pub claims: RefCell<Claims>,
+    /// What open connections are for.
+    pub destinations: Destinations,
     /// The tunnels of others to us.
     pub accepted: AcceptedTunnels,
     /// Connections of clients that are open.
@@ -189,6 +192,7 @@ async fn run(index: usize, shared: Shared, listener: TcpListener) {
         patience: Patience::default(),
         rng: RefCell::new(SmallRng::from_os_rng()),
         claims: RefCell::default(),
+        destinations: Destinations::default(),
         accepted: AcceptedTunnels::default(),
         open: Cell::new(0),
         leaving: watch::Sender::new(None),
@@ -196,6 +200,7 @@ async fn run(index: usize, shared: Shared, listener: TcpListener) {
     });
     let accepting = spawn_local(accept(Rc::clone(&worker), listener));
     let upkeep = spawn_local(upstream::upkeep(Rc::clone(&worker)));
+    let following = spawn_local(worker.destinations.clone().follow(worker.shared.snapshots.clone()));
     let deadline = drain.draining().await;
     let idle_until = Instant::now() + deadline.saturating_duration_since(Instant::now()) / IDLE_SHARE;
     worker.leaving.send_replace(Some(Leaving { idle_until }));
@@ -215,6 +220,7 @@ async fn run(index: usize, shared: Shared, listener: TcpListener) {
         () = drain.forced() => info!(worker = index, connections = worker.open.get(), "cut off"),
     }
     upkeep.abort();
+    following.abort();
 }
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener) {

@@ -46,7 +46,7 @@ async fn next(worker: &Rc<Worker>, caller: &Rc<Caller>, wire: &Shared) -> Next {
     let idle = worker.shared.config.idle_timeout;
     let readable = tokio::select! {
         readable = timeout(idle, wire.readable()) => readable,
-        () = idle_end(worker) => return Next::Close,
+        () = idle_end(worker, caller) => return Next::Close,
     };
     match readable {
         Ok(Ok(true)) => {}

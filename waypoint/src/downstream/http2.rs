@@ -69,7 +69,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, mut wire: Wi
                 }
                 None => return,
             },
-            leaving = worker.until_leaving(), if !is_leaving => {
+            leaving = caller.until_leaving(worker), if !is_leaving => {
                 let left = leaving.idle_until.saturating_duration_since(Instant::now());
                 ending.get_or_insert_with(|| end_after(FAREWELL.min(left / 2), &progress));
                 is_leaving = true;
@@ -78,7 +78,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, mut wire: Wi
                 connection.graceful_shutdown();
                 is_last_said = true;
             }
-            () = idle_end(worker), if is_leaving && exchanges.is_empty() => return,
+            () = idle_end(worker, caller), if is_leaving && exchanges.is_empty() => return,
             _ = exchanges.join_next(), if !exchanges.is_empty() => quiet_since = Instant::now(),
             // A head that has begun ends, or its connection does.
             _ = looks.tick() => {

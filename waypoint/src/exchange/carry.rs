@@ -139,7 +139,8 @@ impl Call<'_> {
         forward.response.apply(&mut headers);
         self.record.answered(head.status, &headers);
         let answer = AnswerHead { status: head.status, headers, length: head.length };
-        let mut sink = responder.head(answer, self.worker.leaving().is_some()).await.map_err(client)?;
+        let mut sink =
+            responder.head(answer, self.caller.leaving(self.worker).is_some()).await.map_err(client)?;
         let received = self.record.response();
         let seen = |trailers: &mut HeaderMap| self.record.trailers(trailers);
         let passed = by(deadline, inflow.pass_body(&mut sink, received, &seen)).await;

@@ -21,7 +21,7 @@ use ambit_identity::tls::TlsIdentity;
 use ambit_mesh::address::{GatewayAddress, GatewayDestination, Network, NetworkAddress, ServiceName};
 use ambit_mesh::http::{
     GatewayName, HttpAction, HttpChange, HttpPolicy, HttpRule, Myself, Operation, PathCondition,
-    PolicyTarget, Source, Values, WaypointState,
+    PolicyTarget, Source, Values, WaypointSnapshot, WaypointState,
 };
 use ambit_mesh::policy::{PolicyName, PolicyNames, StringMatch};
 use ambit_mesh::service::{AppProtocol, IpFamilies, LoadBalancing, PortMapping, Service};
@@ -129,6 +129,11 @@ impl Mesh {
             _renewal: renewal,
             _worker: worker,
         }
+    }
+
+    /// The configuration as it is.
+    pub(crate) fn state_now(&mut self) -> Arc<WaypointSnapshot> {
+        self.state.snapshot()
     }
 
     /// Changes the configuration.
@@ -369,4 +374,11 @@ pub(crate) async fn read_message(stream: &mut (impl AsyncReadExt + Unpin)) -> (S
 
 pub(crate) async fn write(stream: &mut (impl AsyncWriteExt + Unpin), text: &str) {
     stream.write_all(text.as_bytes()).await.unwrap();
+}
+
+/// The service is bound to another waypoint now, or to none.
+pub(crate) fn unbound(mesh: &mut Mesh) -> Change {
+    let snapshot = mesh.state_now();
+    let service = snapshot.mesh().service(&service_name()).unwrap();
+    Change::Service(Arc::new(Service { waypoint: None, ..Service::clone(service) }))
 }
