@@ -41,7 +41,9 @@ pub(crate) struct Figure {
 pub(crate) struct Ratios {
     pub(crate) plain: Option<Estimate>,
     pub(crate) relay: Option<Estimate>,
+    pub(crate) relay_tls: Option<Estimate>,
     pub(crate) envoy: Option<Estimate>,
+    pub(crate) istio: Option<Estimate>,
     /// To the better of the peers that speak HBONE, chosen in each round.
     pub(crate) better_peer: Option<Estimate>,
 }
@@ -56,6 +58,18 @@ pub(crate) enum Versus {
 }
 
 impl Ratios {
+    /// The ratio to a path's figure; none to Ambit's own.
+    pub(crate) fn with(&self, path: Path) -> Option<Estimate> {
+        match path {
+            Path::Plain => self.plain,
+            Path::Relay => self.relay,
+            Path::RelayTls => self.relay_tls,
+            Path::Envoy => self.envoy,
+            Path::Istio => self.istio,
+            Path::Ambit => None,
+        }
+    }
+
     pub(crate) fn to(&self, versus: Versus) -> Option<Estimate> {
         match versus {
             Versus::Plain => self.plain,
@@ -124,7 +138,9 @@ impl Readings {
             ratios: Ratios {
                 plain: ratio_to(Path::Plain),
                 relay: ratio_to(Path::Relay),
+                relay_tls: ratio_to(Path::RelayTls),
                 envoy: ratio_to(Path::Envoy),
+                istio: ratio_to(Path::Istio),
                 better_peer: best_peer.and_then(|peer| ratio(values, &peer)),
             },
         })
@@ -170,6 +186,27 @@ mod tests {
         assert_eq!(ambit.ratios.relay, None);
         assert_eq!(find(Path::Plain, Metric::Requests).ratios.plain.unwrap().median, 1.0);
         assert_eq!(find(Path::Ambit, Metric::CpuPerTenThousand).ratios, Ratios::default());
+    }
+
+    #[test]
+    fn the_better_peer_is_chosen_in_each_round_among_those_that_speak_hbone() {
+        let mut readings = readings();
+        let rounds = [(Path::RelayTls, [500.0; 3]), (Path::Istio, [50.0, 1.0, 15.0])];
+        for (path, values) in rounds {
+            for value in values {
+                readings.add(Case::HTTP_ONE, path, [Reading::new(Metric::Requests, value)]);
+            }
+        }
+        let figures = readings.figures();
+        let of_ambit = |metric: Metric| {
+            figures.iter().find(|figure| figure.path == Path::Ambit && figure.metric == metric).unwrap()
+        };
+        let ratios = of_ambit(Metric::Requests).ratios;
+        // 50 of Istio's ztunnel, then 3 and 30 of Envoy.
+        let better = ratios.better_peer.unwrap();
+        assert_eq!((better.low, better.median, better.high), (1.0, 3.0, 3.0));
+        assert_eq!(ratios.with(Path::Istio).unwrap().median, 6.0);
+        assert_eq!(ratios.with(Path::RelayTls).unwrap().median, 0.1);
     }
 
     #[test]

@@ -108,7 +108,8 @@ pub(crate) fn run(settings: &Settings, part: Part) -> Result<Taken> {
 
 fn memory(settings: &Settings, cases: &[Case], readings: &mut Readings) -> Result<()> {
     let processors = Pin::None.processors()?;
-    let stand = Stand { workers: MEMORY_WORKERS, processors, buffers: Buffers::OfTheSystem };
+    let stand =
+        Stand { workers: MEMORY_WORKERS, processors, buffers: Buffers::OfTheSystem, fresh_addresses: 0 };
     let mesh = setup::mesh(stand)?;
     let lanes = setup::lanes(&mesh, settings, stand)?;
     if cases.contains(&Case::MemoryIdle) {
@@ -122,15 +123,17 @@ fn memory(settings: &Settings, cases: &[Case], readings: &mut Readings) -> Resul
 
 fn all_rounds(settings: &Settings, cases: &[Case], readings: &mut Readings) -> Result<()> {
     let processors = settings.pin().processors()?;
-    let stand = Stand { workers: settings.workers, processors, buffers: Buffers::OfTheSystem };
+    let (cold, warm): (Vec<Case>, Vec<Case>) = cases.iter().partition(|case| **case == Case::ConnectionsCold);
+    let fresh_addresses = if cold.is_empty() { 0 } else { (settings.rounds + 1) * measure::COLD_CONNECTIONS };
+    let buffers = Buffers::OfTheSystem;
+    let stand = Stand { workers: settings.workers, processors, buffers, fresh_addresses };
     let mesh = setup::mesh(stand)?;
     let mut lanes = setup::lanes(&mesh, settings, stand)?;
     let mut ground = setup::ground(&mesh, stand)?;
-    let (cold, warm): (Vec<Case>, Vec<Case>) = cases.iter().partition(|case| **case == Case::ConnectionsCold);
     rounds(&mut ground, &mut lanes, settings, &warm, readings)?;
     // Last, because every tunnel that it opens stays for a while.
     if !cold.is_empty() {
-        setup::publish_fresh_addresses(&mesh, &lanes, (settings.rounds + 1) * measure::COLD_CONNECTIONS)?;
+        setup::publish_fresh_addresses(&mesh, &lanes, fresh_addresses)?;
         rounds(&mut ground, &mut lanes, settings, &cold, readings)?;
     }
     setup::check_after(&mesh, &lanes)
@@ -138,7 +141,8 @@ fn all_rounds(settings: &Settings, cases: &[Case], readings: &mut Readings) -> R
 
 fn delayed(settings: &Settings, cases: &[Case], taken: &mut Taken) -> Result<()> {
     let processors = settings.pin().processors()?;
-    let stand = Stand { workers: settings.workers, processors, buffers: Buffers::Large };
+    let buffers = Buffers::Large;
+    let stand = Stand { workers: settings.workers, processors, buffers, fresh_addresses: 0 };
     let mesh = setup::mesh(stand)?;
     let mut network = match Network::between_nodes(&mesh) {
         Ok(network) => network,

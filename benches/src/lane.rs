@@ -1,4 +1,4 @@
-//! The four paths: two pods each, a client's and a server's on different nodes, and what is between
+//! The paths: two pods each, a client's and a server's on different nodes, and what is between
 //! them.
 
 use std::fmt;
@@ -21,23 +21,31 @@ pub(crate) enum Path {
     Plain,
     /// A plain relay in each pod.
     Relay,
+    /// The same with mutual TLS between the two.
+    RelayTls,
     /// Envoy in each pod, HBONE between them.
     Envoy,
+    /// Istio's ztunnel for each pod, HBONE between them; only where the reader has the program.
+    #[value(hide = true)]
+    Istio,
     /// Ambit's agent on each node, HBONE between them.
     Ambit,
 }
 
 impl Path {
-    pub(crate) const ALL: [Self; 4] = [Self::Plain, Self::Relay, Self::Envoy, Self::Ambit];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Plain, Self::Relay, Self::RelayTls, Self::Envoy, Self::Istio, Self::Ambit];
 
     /// Others' proxies that do the same work: the better one of them is who has to be beaten.
-    pub(crate) const HBONE_PEERS: [Self; 1] = [Self::Envoy];
+    pub(crate) const HBONE_PEERS: [Self; 2] = [Self::Envoy, Self::Istio];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Relay => "relay",
+            Self::RelayTls => "relay-tls",
             Self::Envoy => "envoy",
+            Self::Istio => "istio",
             Self::Ambit => "ambit",
         }
     }
@@ -46,7 +54,10 @@ impl Path {
 impl Path {
     /// Whether its proxies speak HBONE to each other.
     pub(crate) fn is_hbone(self) -> bool {
-        matches!(self, Self::Envoy | Self::Ambit)
+        match self {
+            Self::Envoy | Self::Istio | Self::Ambit => true,
+            Self::Plain | Self::Relay | Self::RelayTls => false,
+        }
     }
 }
 
@@ -89,7 +100,9 @@ impl Lane {
     ) -> Result<(Pod, Pod)> {
         match path {
             Path::Ambit => mesh.ambient_namespace(path.name())?,
-            Path::Plain | Path::Relay | Path::Envoy => mesh.plain_namespace(path.name())?,
+            Path::Plain | Path::Relay | Path::RelayTls | Path::Envoy | Path::Istio => {
+                mesh.plain_namespace(path.name())?
+            }
         }
         let client = mesh.pod(&format!("{path}/client"), CLIENT_NODE)?;
         let server = mesh.pod(&format!("{path}/server"), server_node)?;
@@ -178,7 +191,7 @@ impl Lane {
 /// The nodes route them to it, and it takes any of them for its own; the neighbour tables of a node
 /// would not hold as many addresses one by one.
 fn serve_own_addresses(mesh: &Mesh, server: &Pod, path: Path, server_node: &str) -> Result<()> {
-    let prefix = format!("{}/19", own_address(path, 0));
+    let prefix = own_prefix(path);
     server.namespace().ip(&format!("route add local {prefix} dev lo"))?;
     let to_pod = format!("route add {prefix} via {}", server.v4());
     mesh.agent(server_node).namespace().ip(&to_pod)?;
@@ -194,8 +207,13 @@ fn serve_own_addresses(mesh: &Mesh, server: &Pod, path: Path, server_node: &str)
 ///
 /// IPv4, because HAProxy learns where a redirected connection was bound for in that family alone.
 pub(crate) fn own_address(path: Path, index: u32) -> Ipv4Addr {
-    let prefix = Ipv4Addr::new(10, 10, 128 + 32 * path as u8, 0);
+    let prefix = Ipv4Addr::new(10, 10, 64 + 32 * path as u8, 0);
     Ipv4Addr::from(u32::from(prefix) + index)
+}
+
+/// The prefix of all of them.
+pub(crate) fn own_prefix(path: Path) -> String {
+    format!("{}/19", own_address(path, 0))
 }
 
 /// So many addresses each path has.
@@ -229,10 +247,20 @@ mod tests {
 
     #[test]
     fn addresses_never_used_differ_by_path_and_count() {
-        let texts = [(Path::Plain, 0, "10.10.128.0"), (Path::Ambit, ADDRESSES - 1, "10.10.255.255")];
+        let texts = [(Path::Plain, 0, "10.10.64.0"), (Path::Ambit, ADDRESSES - 1, "10.10.255.255")];
         for (path, index, text) in texts {
             assert_eq!(own_address(path, index).to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_path_has_its_name_on_the_command_line_and_only_some_are_tunnels() {
+        for path in Path::ALL {
+            assert_eq!(Path::from_str(path.name(), false), Ok(path));
+        }
+        let tunnels = Path::ALL.into_iter().filter(|path| path.is_hbone()).map(Path::name);
+        assert_eq!(tunnels.collect::<Vec<_>>(), ["envoy", "istio", "ambit"]);
+        assert!(Path::HBONE_PEERS.into_iter().all(Path::is_hbone));
     }
 
     #[test]

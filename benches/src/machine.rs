@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Versus;
+use crate::proxies::istio;
 
 /// The machine and the programs that are not ours.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub(crate) struct Machine {
 pub(crate) struct Peers {
     pub(crate) envoy: String,
     pub(crate) haproxy: String,
+    /// The name of Istio's ztunnel with its version, where it is measured.
+    pub(crate) istio: Option<String>,
 }
 
 impl Peers {
@@ -30,12 +33,15 @@ impl Peers {
         match versus {
             Versus::Plain => "no proxy".to_owned(),
             Versus::Relay => format!("HAProxy {}", self.haproxy),
-            Versus::BetterPeer => format!("Envoy {}", self.envoy),
+            Versus::BetterPeer => match &self.istio {
+                None => format!("Envoy {}", self.envoy),
+                Some(istio) => format!("better of Envoy {} and {istio}", self.envoy),
+            },
         }
     }
 }
 
-/// What there is to know of it.
+/// What there is to know of it; of Istio's ztunnel where its program is inside of the sandbox.
 ///
 /// # Errors
 /// When a program cannot be asked.
@@ -55,8 +61,17 @@ pub(crate) fn describe() -> Result<Machine> {
     )];
     let envoy = version(&ambit_tests::sandbox::envoy()?.to_string_lossy(), "--version")?;
     let haproxy = version("haproxy", "-v")?;
-    let peers = Peers { envoy: envoy_number(&envoy), haproxy: haproxy_number(&haproxy) };
-    lines.extend([haproxy, envoy]);
+    let ztunnel = istio::program();
+    let istio = ztunnel.exists().then(|| version(&ztunnel.to_string_lossy(), "version")).transpose()?;
+    let peers = Peers {
+        envoy: envoy_number(&envoy),
+        haproxy: haproxy_number(&haproxy),
+        istio: istio.as_deref().map(istio_name),
+    };
+    // The key exchange of `relay-tls` depends on it.
+    let openssl = line_with("haproxy", "-vv", "Running on OpenSSL version")?;
+    lines.extend([format!("{haproxy}, {openssl}"), envoy]);
+    lines.extend(istio.map(|istio| format!("Istio's ztunnel: {istio}")));
     for (program, argument) in [("nginx", "-v"), ("wrk", "-v")] {
         lines.push(version(program, argument)?);
     }
@@ -70,6 +85,13 @@ fn version(program: &str, argument: &str) -> Result<String> {
     Ok(text.lines().find(|line| !line.trim().is_empty()).unwrap_or(program).trim().to_owned())
 }
 
+/// The line that begins so; nothing where there is none.
+fn line_with(program: &str, argument: &str, beginning: &str) -> Result<String> {
+    let output = Command::new(program).arg(argument).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().find(|line| line.starts_with(beginning)).unwrap_or_default().to_owned())
+}
+
 /// Of `envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL`.
 fn envoy_number(line: &str) -> String {
     line.split('/').rev().nth(3).unwrap_or(line).to_owned()
@@ -79,6 +101,16 @@ fn envoy_number(line: &str) -> String {
 fn haproxy_number(line: &str) -> String {
     let word = line.split_whitespace().nth(2).unwrap_or(line);
     word.split('-').next().unwrap_or(word).to_owned()
+}
+
+/// Of `version.BuildInfo{Version:"1.28.0", GitRevision:"...", ...}`: one that was built from a plain copy
+/// of its source does not know it.
+fn istio_name(line: &str) -> String {
+    let word = line.split("Version:\"").nth(1).and_then(|rest| rest.split('"').next());
+    match word {
+        None | Some("" | "unknown") => "Istio's ztunnel".to_owned(),
+        Some(number) => format!("Istio's ztunnel {number}"),
+    }
 }
 
 #[cfg(test)]
@@ -94,5 +126,17 @@ mod tests {
             "2.6.12"
         );
         assert_eq!(haproxy_number("HAProxy"), "HAProxy");
+        for (version, name) in [("1.28.0", "Istio's ztunnel 1.28.0"), ("unknown", "Istio's ztunnel")] {
+            let line = format!("version.BuildInfo{{Version:\"{version}\", GitRevision:\"unknown\"}}");
+            assert_eq!(istio_name(&line), name);
+        }
+    }
+
+    #[test]
+    fn the_better_peer_is_of_those_that_were_measured() {
+        let mut peers = Peers { envoy: "1.40.0".into(), haproxy: "2.6".into(), istio: None };
+        assert_eq!(peers.name(Versus::BetterPeer), "Envoy 1.40.0");
+        peers.istio = Some("Istio's ztunnel 1.28.0".into());
+        assert_eq!(peers.name(Versus::BetterPeer), "better of Envoy 1.40.0 and Istio's ztunnel 1.28.0");
     }
 }

@@ -1,5 +1,5 @@
-//! Whole-path benchmarks: the same work over plain TCP, over two plain relays, over Envoy speaking
-//! HBONE, and over Ambit, round by round in one run.
+//! Whole-path benchmarks: the same work over plain TCP, over two relays, over Envoy and, where the
+//! reader has it, Istio's ztunnel speaking HBONE, and over Ambit, round by round in one run.
 //!
 //! This file owns the command line. The measuring happens in a sandbox, where this program calls
 //! itself; the figures come out on its standard output, everything else on standard error.
@@ -37,6 +37,7 @@ use crate::l4::{Part, Taken};
 use crate::lane::{CLIENT_NODE, Path, SERVER_NODE};
 use crate::load::hold::{self, Hold};
 use crate::pin::Pin;
+use crate::proxies::istio;
 use crate::report::Report;
 
 /// Benchmarks of Ambit. Run them by scripts/bench, which builds and installs what they need.
@@ -88,7 +89,7 @@ struct Settings {
     #[arg(long, value_name = "CASE")]
     only: Vec<Case>,
     /// Measure every case there is: the whole matrix of streams, destinations and directions, changes
-    /// of the configuration, delay and loss. Takes about an hour.
+    /// of the configuration, delay and loss. Takes over an hour.
     #[arg(long, conflicts_with_all = ["only", "quick"])]
     all: bool,
     /// Measure what shows in few minutes how the paths compare: few cases, three rounds of a second
@@ -101,6 +102,10 @@ struct Settings {
     /// Measure over this path alone. May be repeated.
     #[arg(long, value_name = "PATH", value_enum)]
     path: Vec<Path>,
+    /// Measure over Istio's ztunnel, too, as the path `istio`: this program, which is not installed for
+    /// you.
+    #[arg(long, env = "AMBIT_BENCH_ISTIO_ZTUNNEL", value_name = "PROGRAM")]
+    istio_ztunnel: Option<PathBuf>,
     /// Idle connections that are open when memory is measured. A relay has two files for each and is
     /// measured with 9,000 at most.
     #[arg(long, env = "AMBIT_BENCH_IDLE_CONNECTIONS", default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=15_000))]
@@ -138,8 +143,10 @@ impl Settings {
         if self.same_node { CLIENT_NODE } else { SERVER_NODE }
     }
 
+    /// Whether a path is there and is to be measured. That of Istio's ztunnel is there with its program.
     fn wants_path(&self, path: Path) -> bool {
-        self.path.is_empty() || self.path.contains(&path)
+        let exists = path != Path::Istio || self.istio_ztunnel.is_some();
+        exists && (self.path.is_empty() || self.path.contains(&path))
     }
 }
 
@@ -170,6 +177,13 @@ fn outside(settings: &Settings) -> Result<()> {
     if let Some(directory) = settings.json.as_ref().and_then(|file| file.parent()) {
         let exists = directory.as_os_str().is_empty() || directory.is_dir();
         ensure!(exists, "--json: there is no directory {}", directory.display());
+    }
+    ensure!(
+        settings.istio_ztunnel.is_some() || !settings.path.contains(&Path::Istio),
+        "--path istio: there is no such path without --istio-ztunnel PROGRAM"
+    );
+    if let Some(program) = &settings.istio_ztunnel {
+        istio::Program::open(program)?;
     }
     let parts = || Part::ALL.into_iter().filter(|part| part.has_any_of(&settings.cases()));
     ensure!(
@@ -209,7 +223,10 @@ fn run_inside(part: Part) -> Result<Taken> {
 }
 
 fn inside(settings: &Settings, part: Part) -> Result<()> {
+    let ztunnel = settings.istio_ztunnel.as_deref().filter(|_| settings.wants_path(Path::Istio));
+    let ztunnel = ztunnel.map(istio::Program::open).transpose()?;
     sandbox::furnish()?;
+    ztunnel.map(istio::Program::bring_inside).transpose()?;
     let taken = l4::run(settings, part).inspect_err(|_| show_logs())?;
     serde_json::to_writer(stdout(), &taken).context("the readings cannot be handed out")
 }
@@ -226,5 +243,27 @@ fn show_logs() {
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines.get(lines.len().saturating_sub(LOG_TAIL)..).unwrap_or_default();
         eprintln!("--- {}\n{}", file.display(), tail.join("\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(arguments: &[&str]) -> Vec<&'static str> {
+        let line = ["bench", "l4"].iter().chain(arguments);
+        let Suite::L4(settings) = Cli::try_parse_from(line).unwrap().suite else {
+            panic!("l4 was asked for")
+        };
+        Path::ALL.into_iter().filter(|path| settings.wants_path(*path)).map(Path::name).collect()
+    }
+
+    #[test]
+    fn the_path_of_istios_ztunnel_is_there_with_its_program_alone() {
+        let program = ["--istio-ztunnel", "/ztunnel"];
+        assert_eq!(wanted(&[]), ["plain", "relay", "relay-tls", "envoy", "ambit"]);
+        assert_eq!(wanted(&program), ["plain", "relay", "relay-tls", "envoy", "istio", "ambit"]);
+        assert_eq!(wanted(&[program[0], program[1], "--path", "ambit"]), ["ambit"]);
+        assert!(wanted(&["--path", "istio"]).is_empty());
     }
 }

@@ -209,7 +209,9 @@ fn color(path: Path) -> RGBColor {
     match path {
         Path::Plain => RGBColor(120, 120, 120),
         Path::Relay => RGBColor(230, 140, 20),
+        Path::RelayTls => RGBColor(200, 60, 40),
         Path::Envoy => RGBColor(170, 60, 150),
+        Path::Istio => RGBColor(40, 150, 90),
         Path::Ambit => RGBColor(20, 110, 190),
     }
 }

@@ -14,6 +14,7 @@ use crate::usage::{self, Memory};
 pub(crate) mod agents;
 pub(crate) mod envoy;
 pub(crate) mod haproxy;
+pub(crate) mod istio;
 mod redirect;
 
 /// One proxy at each end.

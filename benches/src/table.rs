@@ -9,15 +9,18 @@ use crate::machine::Peers;
 use crate::statistics::Estimate;
 use crate::targets::Target;
 
-/// Medians of every path, and how Ambit's compares: one row for each case and metric. Where there is no
-/// figure there is an empty cell.
+/// Medians of every path that was measured, and how Ambit's compares: one row for each case and metric.
+/// Where there is no figure there is an empty cell.
 pub(crate) fn figures(figures: &[Figure]) -> String {
     let subjects: BTreeSet<(Case, Metric)> =
         figures.iter().map(|figure| (figure.case, figure.metric)).collect();
-    let ratios = ["to plain", "to relay", "to envoy"];
-    let heading = ["case", "figure"].into_iter().chain(Path::ALL.map(Path::name)).chain(ratios);
-    let rows = subjects.into_iter().map(|subject| row(subject, figures));
-    align(&[heading.map(str::to_owned).collect()].into_iter().chain(rows).collect::<Vec<_>>(), 2)
+    let is_measured = |path: &Path| figures.iter().any(|figure| figure.path == *path);
+    let paths: Vec<Path> = Path::ALL.into_iter().filter(is_measured).collect();
+    let names = paths.iter().map(|path| path.name().to_owned());
+    let ratios = others(&paths).map(|path| format!("to {path}"));
+    let heading = ["case", "figure"].map(str::to_owned).into_iter().chain(names).chain(ratios);
+    let rows = subjects.into_iter().map(|subject| row(subject, &paths, figures));
+    align(&[heading.collect()].into_iter().chain(rows).collect::<Vec<_>>(), 2)
 }
 
 /// What is wanted, and whether it was reached: one row for each target.
@@ -39,15 +42,19 @@ pub(crate) fn targets(targets: &[Target], peers: &Peers) -> String {
     align(&rows, heading.len())
 }
 
-fn row((case, metric): (Case, Metric), figures: &[Figure]) -> Vec<String> {
+/// The paths that Ambit's is compared with.
+fn others(paths: &[Path]) -> impl Iterator<Item = Path> {
+    paths.iter().copied().filter(|path| *path != Path::Ambit)
+}
+
+fn row((case, metric): (Case, Metric), paths: &[Path], figures: &[Figure]) -> Vec<String> {
     let of_path = |path: Path| {
         figures.iter().find(|figure| (figure.case, figure.metric, figure.path) == (case, metric, path))
     };
-    let medians =
-        Path::ALL.map(|path| of_path(path).map(|figure| number(figure.estimate.median)).unwrap_or_default());
+    let median = |path: &Path| of_path(*path).map(|figure| number(figure.estimate.median));
+    let medians = paths.iter().map(|path| median(path).unwrap_or_default());
     let ratios = of_path(Path::Ambit).map(|figure| figure.ratios).unwrap_or_default();
-    let ratios =
-        [ratios.plain, ratios.relay, ratios.envoy].map(|ratio| ratio.map(interval).unwrap_or_default());
+    let ratios = others(paths).map(|path| ratios.with(path).map(interval).unwrap_or_default());
     let name = [case.to_string(), format!("{metric}, {}", metric.unit())];
     name.into_iter().chain(medians).chain(ratios).collect()
 }
@@ -108,19 +115,19 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_is_one_row_with_a_cell_for_each_path_and_ratio() {
+    fn a_subject_is_one_row_with_a_cell_for_each_measured_path_and_ratio() {
         assert_eq!(
             figures(&some_figures()),
-            "| case   | figure                  | plain | relay | envoy | ambit |             to plain | to relay |          to envoy |\n\
-             | ------ | ----------------------- | ----: | ----: | ----: | ----: | -------------------: | -------: | ----------------: |\n\
-             | http-1 | requests, 1/s           | 17284 |       |  4321 |  8642 | 0.500 [0.500, 0.500] |          | 2.00 [2.00, 2.00] |\n\
-             | http-1 | cpu_per_10k_requests, s |       |       |       | 0.500 |                      |          |                   |\n"
+            "| case   | figure                  | plain | envoy | ambit |             to plain |          to envoy |\n\
+             | ------ | ----------------------- | ----: | ----: | ----: | -------------------: | ----------------: |\n\
+             | http-1 | requests, 1/s           | 17284 |  4321 |  8642 | 0.500 [0.500, 0.500] | 2.00 [2.00, 2.00] |\n\
+             | http-1 | cpu_per_10k_requests, s |       |       | 0.500 |                      |                   |\n"
         );
     }
 
     #[test]
     fn the_targets_name_the_peer_with_its_version() {
-        let peers = Peers { envoy: "1.40.0".into(), haproxy: "2.6".into() };
+        let peers = Peers { envoy: "1.40.0".into(), haproxy: "2.6".into(), istio: None };
         let text = targets(&evaluate(&some_figures()), &peers);
         let line = text.lines().find(|line| line.contains("http-1, latency_p50")).unwrap();
         assert!(line.contains("Envoy 1.40.0") && line.contains("not in this run"), "{line}");

@@ -51,8 +51,8 @@ pub(super) fn per_connection(lanes: &[Lane], settings: &Settings, readings: &mut
 /// A relay stays a little below what it accepts.
 fn count(path: Path, settings: &Settings) -> u32 {
     let most = match path {
-        Path::Relay => haproxy::CONNECTIONS - 500,
-        Path::Plain | Path::Envoy | Path::Ambit => u32::MAX,
+        Path::Relay | Path::RelayTls => haproxy::CONNECTIONS - 500,
+        Path::Plain | Path::Envoy | Path::Istio | Path::Ambit => u32::MAX,
     };
     settings.idle_connections.min(most)
 }

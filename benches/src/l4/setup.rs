@@ -11,11 +11,13 @@ use anyhow::{Context, Result, ensure};
 
 use super::measure::Ground;
 use crate::Settings;
-use crate::lane::{ADDRESSES, CLIENT_NODE, Lane, OWN_ADDRESSES, Path, SERVER_NODE, body, own_address};
+use crate::lane::{
+    ADDRESSES, CLIENT_NODE, Lane, OWN_ADDRESSES, Path, SERVER_NODE, body, own_address, own_prefix,
+};
 use crate::load::churn::Churn;
 use crate::load::cold;
 use crate::pin::Processors;
-use crate::proxies::{Proxies, agents, envoy, haproxy};
+use crate::proxies::{Proxies, agents, envoy, haproxy, istio};
 
 /// What every path of a part has in common.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,8 @@ pub(super) struct Stand {
     pub(super) workers: u16,
     pub(super) processors: Processors,
     pub(super) buffers: Buffers,
+    /// How many addresses of each server cold connections will go to.
+    pub(super) fresh_addresses: u32,
 }
 
 /// How much the kernel may keep for a connection.
@@ -53,7 +57,7 @@ pub(super) fn mesh(stand: Stand) -> Result<Mesh> {
 /// # Errors
 /// When one does not stand.
 pub(super) fn lanes(mesh: &Mesh, settings: &Settings, stand: Stand) -> Result<Vec<Lane>> {
-    let Stand { workers, processors, buffers } = stand;
+    let Stand { workers, processors, buffers, fresh_addresses } = stand;
     let server_node = settings.server_node();
     let wanted = Path::ALL.into_iter().filter(|path| settings.wants_path(*path));
     // All pods before the first agent, which waits for those that are its own.
@@ -73,10 +77,21 @@ pub(super) fn lanes(mesh: &Mesh, settings: &Settings, stand: Stand) -> Result<Ve
     }
     let mut lanes = Vec::new();
     for (path, (client, server)) in pods {
+        let ends = (&client, &server);
         let proxies: Option<Proxies> = match path {
             Path::Plain => None,
-            Path::Relay => Some(haproxy::start((&client, &server), workers, processors)?),
-            Path::Envoy => Some(envoy::start((&client, &server), workers, processors)?),
+            Path::Relay => Some(haproxy::start(ends, workers, processors)?),
+            Path::RelayTls => {
+                let to_server = [server.v4().to_string(), own_prefix(path)];
+                Some(haproxy::tls::start(ends, &to_server, workers, processors)?)
+            }
+            Path::Envoy => Some(envoy::start(ends, workers, processors)?),
+            Path::Istio => {
+                // Its configuration does not change in a run: it knows those of cold connections at once.
+                let known = 0..=OWN_ADDRESSES + fresh_addresses;
+                let addresses = &known.map(|index| own_address(path, index)).collect::<Vec<_>>();
+                Some(istio::start(ends, istio::Setup { addresses, workers, processors })?)
+            }
             Path::Ambit => Some(agents::start(mesh, server_node, processors)?),
         };
         let lane = Lane::new(path, (client, server), proxies, processors);
@@ -139,8 +154,9 @@ pub(super) fn check_after(mesh: &Mesh, lanes: &[Lane]) -> Result<()> {
     for lane in lanes {
         match (lane.path, &lane.proxies) {
             (Path::Envoy, Some(proxies)) => envoy::expect_equal_cryptography(proxies)?,
+            (Path::RelayTls, Some(_)) => haproxy::tls::expect_equal_cryptography(&lane.server)?,
             (Path::Ambit, Some(_)) => agents::expect_complete_logs(mesh)?,
-            (Path::Plain | Path::Relay | Path::Envoy | Path::Ambit, _) => {}
+            (_, None) | (Path::Plain | Path::Relay | Path::Istio, Some(_)) => {}
         }
     }
     Ok(())

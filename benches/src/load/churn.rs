@@ -82,7 +82,7 @@ fn pod(number: u8) -> PodObject {
         service_account: "churn".to_owned(),
         labels: vec![("churns".to_owned(), "yes".to_owned())],
         annotations: vec![("ambit.dev/purpose".to_owned(), "churn".to_owned())],
-        addresses: vec![Ipv4Addr::new(10, 10, 100, number + 1).into()],
+        addresses: vec![Ipv4Addr::new(10, 10, 60, number + 1).into()],
         ready: true,
         terminating: false,
         probe_port: None,

@@ -61,7 +61,7 @@ pub(crate) fn start((client, server): (&Pod, &Pod), workers: u16, processors: Pr
 /// When one has not, or when there was none.
 pub(crate) fn expect_equal_cryptography(proxies: &Proxies) -> Result<()> {
     let text = proxies.server.metrics.text()?;
-    for (kind, wanted) in [("ciphers", "TLS_AES_128_GCM_SHA256"), ("curves", KEY_EXCHANGE)] {
+    for (kind, wanted) in [("ciphers", SUITE), ("curves", KEY_EXCHANGE)] {
         let lines: Vec<&str> = text
             .lines()
             .filter(|line| line.contains(&format!("ssl_{kind}")) && !line.starts_with('#'))
@@ -73,6 +73,8 @@ pub(crate) fn expect_equal_cryptography(proxies: &Proxies) -> Result<()> {
     Ok(())
 }
 
+/// What Ambit's agents agree on with each other.
+pub(crate) const SUITE: &str = "TLS_AES_128_GCM_SHA256";
 /// The first choice of Ambit's agents.
 pub(crate) const KEY_EXCHANGE: &str = "X25519MLKEM768";
 
