@@ -67,6 +67,7 @@ impl Configuration {
         }
         if !self.in_force {
             self.in_force = true;
+            self.writer.forget_replaced();
             self.ready.ready();
             info!("serving by the configuration from control");
         }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ambit_mesh::service::AppProtocol;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use crate::detect::{Detected, detect};
@@ -71,6 +71,12 @@ async fn look(worker: &Worker, caller: &Caller, wire: &mut Wire, first: Duration
 
 /// Until when an idle connection is kept once it is to go.
 async fn idle_end(worker: &Worker, caller: &Caller) {
-    let leaving = caller.until_leaving(worker).await;
-    tokio::time::sleep_until(leaving.idle_until).await;
+    loop {
+        let leaving = caller.until_leaving(worker).await;
+        tokio::time::sleep_until(leaving.idle_until).await;
+        // What it is for may have come back.
+        if caller.leaving(worker).is_some_and(|leaving| leaving.idle_until <= Instant::now()) {
+            return;
+        }
+    }
 }

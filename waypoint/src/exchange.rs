@@ -95,7 +95,7 @@ pub async fn run(
     // The new configurations that count are those after the one that this is decided by.
     let snapshots = worker.shared.snapshots.from_now();
     let Some(serving) = snapshots.serving(&caller.authority) else { return End::Cut };
-    let mut watched = Watched::new(snapshots, serving.as_ref().is_ok_and(|serving| serving.is_parting));
+    let mut watched = Watched::new(snapshots, serving.as_ref().ok().and_then(|serving| serving.until));
     let call = Call { worker, caller, request: &request, record: &record };
     let end = {
         // What it takes to carry a request is large, and not kept by the connection between requests.
@@ -200,7 +200,7 @@ impl Call<'_> {
     /// Waits until a new snapshot no longer allows the request, and says why.
     async fn revoked(self, watched: &mut Watched) -> String {
         loop {
-            let (snapshot, destination) = match watched.next(&self.caller.authority).await {
+            let (snapshot, destination) = match watched.next(&self.caller.authority, self.worker).await {
                 Question::Allowed(snapshot, destination) => (snapshot, destination),
                 Question::Over(not_served) => return not_served.to_string(),
             };

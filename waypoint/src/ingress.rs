@@ -209,12 +209,12 @@ async fn serve_stream(
     let identity = peer.id().clone();
     let client = Client { peer: Peer::Verified(identity.clone()), ip: address.ip() };
     match admit(&worker, &head, &client).await {
-        Ok((authority, protocol, is_parting)) => {
+        Ok((authority, protocol, until)) => {
             stream.accept(&[(headers::BAGGAGE, &worker.own_baggage())]);
             let claimed = head.headers().all(headers::BAGGAGE);
             let now = std::time::Instant::now();
             let claimed = worker.claims.borrow_mut().take(&Baggage::parse(claimed), &identity, now);
-            let parting = worker.destinations.hold(&authority, is_parting);
+            let parting = worker.destinations.hold(&authority, until);
             let caller = Caller { client, identity, address, local, authority, claimed, parting };
             downstream::serve(&worker, Rc::new(caller), Wire::of_tunnel(stream), protocol).await;
         }
@@ -231,12 +231,12 @@ async fn serve_stream(
 }
 
 /// What a CONNECT is for, and the protocol that is spoken there: where a route is of connections nobody looks for
-/// requests. And whether it is bound to this waypoint no more.
+/// requests. And until when, if it is bound to this waypoint no more.
 async fn admit(
     worker: &Worker,
     head: &RequestHead,
     client: &Client,
-) -> Result<(Authority, AppProtocol, bool), Failure> {
+) -> Result<(Authority, AppProtocol, Option<Instant>), Failure> {
     if !head.is_connect() {
         return Err(Failure::NotConnect);
     }
@@ -245,7 +245,7 @@ async fn admit(
     let deadline = Instant::now() + wait.min(BOUND_WITHIN);
     let mut changes = worker.shared.snapshots.from_now();
     worker.shared.snapshots.first(wait).await.ok_or(Failure::NoSnapshot)?;
-    let Serving { snapshot, destination, is_parting } = loop {
+    let Serving { snapshot, destination, until } = loop {
         match worker.shared.snapshots.serving(&authority).ok_or(Failure::NoSnapshot)? {
             Ok(serving) => break serving,
             Err(not_served) => {
@@ -260,5 +260,5 @@ async fn admit(
         Reading::Requests => destination.protocol,
         Reading::ServerName | Reading::Nothing => AppProtocol::Tcp,
     };
-    Ok((authority, protocol, is_parting))
+    Ok((authority, protocol, until))
 }

@@ -63,9 +63,13 @@ pub async fn serve(worker: &Rc<Worker>, caller: &Rc<Caller>, mut wire: Wire) {
     // Before the one that is decided by: no change of policy falls in between.
     let snapshots = worker.shared.snapshots.from_now();
     let serving = snapshots.serving(&caller.authority);
-    let is_parting = matches!(&serving, Some(Ok(serving)) if serving.is_parting);
-    let watched = Watched::new(snapshots, is_parting);
-    match establish(worker, caller, serving, &mut wire, &mut record).await {
+    let until = serving.as_ref().and_then(|serving| serving.as_ref().ok()?.until);
+    let mut watched = Watched::new(snapshots, until);
+    let established = tokio::select! {
+        established = establish(worker, caller, serving, &mut wire, &mut record) => established,
+        denied = revoked(worker, caller, &mut watched) => Err(denied),
+    };
+    match established {
         Ok(upstream) => carry(worker, caller, (wire, upstream), record, watched).await,
         Err(failure) => {
             wire.abort();
@@ -142,7 +146,7 @@ async fn carry(
     caller: &Caller,
     (downstream, upstream): (Wire, Wire),
     mut record: ConnectionRecord,
-    watched: Watched,
+    mut watched: Watched,
 ) {
     record.opened();
     let (downstream, upstream) = (Shared::new(downstream), Shared::new(upstream));
@@ -154,7 +158,7 @@ async fn carry(
             Cut::Second(error) => Failure::Upstream(error),
             Cut::Idle => Failure::Idle,
         }),
-        denied = revoked(caller, watched) => Err(denied),
+        denied = revoked(worker, caller, &mut watched) => Err(denied),
     };
     for side in [downstream, upstream] {
         let Some(wire) = side.into_wire() else { continue };
@@ -171,9 +175,9 @@ async fn carry(
 }
 
 /// Waits until policy no longer allows the connection.
-async fn revoked(caller: &Caller, mut watched: Watched) -> Failure {
+async fn revoked(worker: &Worker, caller: &Caller, watched: &mut Watched) -> Failure {
     loop {
-        match watched.next(&caller.authority).await {
+        match watched.next(&caller.authority, worker).await {
             Question::Allowed(snapshot, destination) => {
                 if let Err(denied) = authorize_connection(&snapshot, &destination, &caller.client) {
                     return denied.into();

@@ -12,8 +12,6 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::parting::PARTING;
-
 /// The reading side, for every worker.
 #[derive(Clone)]
 pub struct SnapshotReader {
@@ -38,8 +36,8 @@ pub struct SnapshotWriter {
 /// Snapshots that are in force no more, and since when; the newest comes last.
 type Replaced = VecDeque<(Instant, Arc<WaypointSnapshot>)>;
 
-/// So many are kept, and none for longer than anybody asks for.
-const MOST_REPLACED: usize = 64;
+/// So many are kept. They share what they have in common.
+const MOST_REPLACED: usize = 1_024;
 
 /// A store without a snapshot.
 pub fn store() -> (SnapshotWriter, SnapshotReader) {
@@ -52,18 +50,24 @@ pub fn store() -> (SnapshotWriter, SnapshotReader) {
 }
 
 impl SnapshotWriter {
+    /// Has what was in force before no meaning any more: it was of an earlier run.
+    pub fn forget_replaced(&mut self) {
+        let old = std::mem::take(&mut *self.replaced.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(old);
+    }
+
     /// Puts a snapshot in force and wakes everybody who waits.
     pub fn publish(&mut self, snapshot: Arc<WaypointSnapshot>) {
-        if let Some(before) = self.current.swap(Some(snapshot)) {
-            let now = Instant::now();
+        // It is kept before it is replaced: who finds the new one finds this one, too.
+        if let Some(before) = self.current.load_full() {
             let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
-            replaced.push_back((now, before));
-            while replaced.len() > MOST_REPLACED
-                || replaced.front().is_some_and(|(at, _)| *at + PARTING < now)
-            {
-                replaced.pop_front();
-            }
+            replaced.push_back((Instant::now(), before));
+            let first = (replaced.len() > MOST_REPLACED).then(|| replaced.pop_front());
+            drop(replaced);
+            // What it alone held is freed without the lock.
+            drop(first);
         }
+        self.current.store(Some(snapshot));
         self.versions.send_modify(|version| *version += 1);
     }
 }
@@ -74,11 +78,19 @@ impl SnapshotReader {
         self.current.load_full()
     }
 
-    /// Snapshots that were in force until so long ago, at most; the newest first.
-    pub fn replaced_within(&self, time: Duration) -> Vec<Arc<WaypointSnapshot>> {
+    /// Snapshots that were in force until so long ago, at most, and when each was replaced; the newest first.
+    pub fn replaced_within(&self, time: Duration) -> Vec<(Instant, Arc<WaypointSnapshot>)> {
         let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
-        let recent = replaced.iter().rev().take_while(|(at, _)| at.elapsed() <= time);
-        recent.map(|(_, snapshot)| Arc::clone(snapshot)).collect()
+        replaced.iter().rev().take_while(|(at, _)| at.elapsed() <= time).cloned().collect()
+    }
+
+    /// Forgets those that were replaced longer ago.
+    pub fn forget_replaced(&self, time: Duration) {
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = replaced.iter().take_while(|(at, _)| at.elapsed() > time).count();
+        let old: Replaced = replaced.drain(..old).collect();
+        drop(replaced);
+        drop(old);
     }
 
     /// The snapshot in force, or the first one, which is waited for so long.

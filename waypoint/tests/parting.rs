@@ -130,3 +130,28 @@ fn a_service_that_comes_back_in_time_keeps_what_is_in_progress() {
         assert!(!read_message(&mut client).await.0.contains("connection: close"));
     });
 }
+
+#[test]
+fn a_waypoint_that_stops_and_is_no_instance_any_more_lets_what_is_in_progress_finish() {
+    run(async {
+        let mut mesh = Mesh::start(Setup::default());
+        application(mesh.backend().await);
+        let mut slow = mesh.connect().await;
+        write(&mut slow, "GET /slow HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        read_until(&mut slow, "begun\r\n").await;
+        let draining = spawn_local(mesh.drain.take().unwrap().drain(PARTING * 3));
+        loop {
+            let mut client = mesh.connect().await;
+            write(&mut client, REQUEST).await;
+            if read_message(&mut client).await.0.contains("connection: close") {
+                break;
+            }
+        }
+        let gone = unbound(&mut mesh);
+        mesh.apply([gone]);
+        let over = tokio::time::timeout(PARTING + Duration::from_secs(1), slow.read(&mut [0])).await;
+        over.expect_err("it goes on");
+        drop(slow);
+        draining.await.unwrap();
+    });
+}

@@ -9,8 +9,8 @@ use tracing_subscriber::fmt::format::Writer;
 
 /// Writes the message as it is and every other field as `name=value`, texts in quotes.
 ///
-/// A line looks as tracing's own formatter makes it, and costs less: an access log's line is mostly plain texts,
-/// and one that needs no escapes is written at once.
+/// A line looks as tracing's own formatter makes it, but for the causes of an error, which follow it after colons; and
+/// costs less: an access log's line is mostly plain texts, and one that needs no escapes is written at once.
 #[derive(Debug)]
 pub(super) struct TextFields;
 
