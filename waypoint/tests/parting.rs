@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 use waypoint::parting::PARTING;
+use waypoint::wire::Wire;
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: web\r\n\r\n";
 
@@ -39,6 +40,14 @@ fn application(listener: TcpListener) {
     });
 }
 
+/// A client whose answer has begun and goes on.
+async fn begin(mesh: &Mesh) -> Wire {
+    let mut slow = mesh.connect().await;
+    write(&mut slow, "GET /slow HTTP/1.1\r\nhost: web\r\n\r\n").await;
+    read_until(&mut slow, "begun\r\n").await;
+    slow
+}
+
 #[test]
 fn a_service_that_goes_to_another_waypoint_is_served_until_everybody_knows_and_not_longer() {
     run(async {
@@ -51,9 +60,7 @@ fn a_service_that_goes_to_another_waypoint_is_served_until_everybody_knows_and_n
             let (head, _) = read_message(client).await;
             assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("connection: close"), "{head}");
         }
-        let mut slow = mesh.connect().await;
-        write(&mut slow, "GET /slow HTTP/1.1\r\nhost: web\r\n\r\n").await;
-        read_until(&mut slow, "begun\r\n").await;
+        let mut slow = begin(&mesh).await;
 
         let gone = unbound(&mut mesh);
         mesh.apply([gone]);
@@ -116,9 +123,7 @@ fn a_service_that_comes_back_in_time_keeps_what_is_in_progress() {
     run(async {
         let mut mesh = Mesh::start(Setup::default());
         application(mesh.backend().await);
-        let mut slow = mesh.connect().await;
-        write(&mut slow, "GET /slow HTTP/1.1\r\nhost: web\r\n\r\n").await;
-        read_until(&mut slow, "begun\r\n").await;
+        let mut slow = begin(&mesh).await;
         let service = mesh.state_now().mesh().service(&support::service_name()).unwrap().clone();
         let gone = unbound(&mut mesh);
         mesh.apply([gone]);
@@ -136,9 +141,7 @@ fn a_waypoint_that_stops_and_is_no_instance_any_more_lets_what_is_in_progress_fi
     run(async {
         let mut mesh = Mesh::start(Setup::default());
         application(mesh.backend().await);
-        let mut slow = mesh.connect().await;
-        write(&mut slow, "GET /slow HTTP/1.1\r\nhost: web\r\n\r\n").await;
-        read_until(&mut slow, "begun\r\n").await;
+        let mut slow = begin(&mesh).await;
         let draining = spawn_local(mesh.drain.take().unwrap().drain(PARTING * 3));
         loop {
             let mut client = mesh.connect().await;
