@@ -232,6 +232,7 @@ impl<S> Relay<S> {
         let mut budget = READ_BUDGET;
         while !self.application_ended {
             if budget == 0 {
+                core.more_follows = true;
                 cx.waker().wake_by_ref();
                 break;
             }

@@ -214,6 +214,14 @@ impl Socket {
         self.get().local_addr()
     }
 
+    /// Octets of payload in the largest packet that the kernel hands to the network card, which cuts it
+    /// into segments: what is written in multiples of it leaves no small packet behind each write.
+    pub fn burst(&self) -> usize {
+        // Without an answer every write goes out whole.
+        let segment = socket2::SockRef::from(self.get()).tcp_mss().unwrap_or(1).max(1) as usize;
+        (LARGEST_PACKET / segment).max(1) * segment
+    }
+
     /// The socket itself, for options.
     pub fn get(&self) -> &TcpStream {
         self.inner.get_ref()
@@ -273,6 +281,9 @@ fn accept_nonblocking(listener: &TcpListener) -> io::Result<(TcpStream, SocketAd
     Ok((socket.into(), peer.ok_or(io::ErrorKind::ConnectionAborted)?))
 }
 
+/// 64 KiB less the room that Linux keeps for headers (`MAX_TCP_HEADER`).
+const LARGEST_PACKET: usize = 64 * 1024 - 320;
+
 /// Neither end is waited for, and pages are moved where the kernel can.
 const SPLICE: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 
@@ -285,4 +296,22 @@ fn register<T: AsRawFd>(socket: T) -> io::Result<AsyncFd<T>> {
     // standard library socket by value, which owns its descriptor and never changes it, and hand out
     // shared references only.
     Ok(unsafe { AsyncFd::register(socket)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_burst_is_as_many_whole_segments_as_one_packet_takes() {
+        for segment in [536, 1448] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            socket2::SockRef::from(&listener).set_tcp_mss(segment).unwrap();
+            let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let agreed = socket2::SockRef::from(&connected).tcp_mss().unwrap() as usize;
+            let burst = Socket::new(connected).unwrap().burst();
+            assert_eq!(burst % agreed, 0, "segments of {agreed}");
+            assert!(burst <= LARGEST_PACKET && burst + agreed > LARGEST_PACKET, "{burst} of {agreed}");
+        }
+    }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Core {
     driver: Option<Waker>,
     /// Frames that flows put into the output since the driver last took it.
     pub(crate) unsent_frames: usize,
+    /// A flow stopped in the middle of bulk that its application sends, and reads on in its next turn.
+    pub(crate) more_follows: bool,
     /// How often the peer was heard.
     heard: u64,
     /// How often it had been heard when it was last asked for a sign of life.
@@ -116,6 +118,7 @@ impl Tunnel {
             incoming_waker: None,
             driver: None,
             unsent_frames: 0,
+            more_follows: false,
             heard: 0,
             asked_after: None,
             backlog: 0,

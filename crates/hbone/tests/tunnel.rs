@@ -103,6 +103,28 @@ fn octets_arrive_intact_both_ways_at_once() {
     });
 }
 
+/// What a flow reads in one turn ends in the middle of a packet; the rest must not wait for more.
+#[test]
+fn a_message_arrives_whole_though_nothing_follows_it() {
+    run(async {
+        let (_client, _server, mut joined) = joined().await;
+        let budget = BufferPool::PIECE / 2;
+        for length in [budget - 1, budget, budget + 1, 2 * budget, 3 * budget, 16 * budget] {
+            let sent = pattern(length, 3);
+            let mut got = vec![0; length];
+            // Less than the tunnel's PING would take to bring the rest along.
+            let exchange =
+                async { tokio::join!(joined.client.write_all(&sent), joined.server.read_exact(&mut got)) };
+            let (written, read) = tokio::time::timeout(Duration::from_secs(5), exchange)
+                .await
+                .unwrap_or_else(|_| panic!("the end of {length} octets waits"));
+            written.unwrap();
+            read.unwrap();
+            assert!(got == sent, "{length} octets differ");
+        }
+    });
+}
+
 #[test]
 fn either_side_may_end_first_and_still_receive() {
     run(async {

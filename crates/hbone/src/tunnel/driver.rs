@@ -41,6 +41,8 @@ pub struct Driver {
     core: Rc<RefCell<Core>>,
     socket: Rc<Socket>,
     session: TlsSession,
+    /// Octets of the largest packet that the kernel makes of what is written ([`Socket::burst`]).
+    burst: usize,
     keepalive: Keepalive,
     timer: Pin<Box<Sleep>>,
     /// When the unanswered PING went out.
@@ -50,14 +52,16 @@ pub struct Driver {
 impl Driver {
     pub(super) fn new(core: Rc<RefCell<Core>>, secured: Secured, keepalive: Keepalive) -> Self {
         let Secured { socket, session, .. } = secured;
-        Self { core, socket, session, keepalive, timer: Box::pin(sleep(keepalive.interval)), pinged: None }
+        let timer = Box::pin(sleep(keepalive.interval));
+        Self { core, burst: socket.burst(), socket, session, keepalive, timer, pinged: None }
     }
 
     fn turn(&mut self, core: &mut Core, cx: &mut Context<'_>) -> Result<(), TunnelEnd> {
         self.poll_keepalive(core, cx)?;
         let outcome = self.read_turn(core, cx);
         if let Err(TunnelEnd::Protocol(_)) = &outcome {
-            // The GOAWAY that says what was wrong is already in the codec's output.
+            // The GOAWAY that says what was wrong is already in the codec's output, and is the last word.
+            core.more_follows = false;
             let _ = self.write_turn(core, cx);
         }
         outcome?;
@@ -102,7 +106,7 @@ impl Driver {
             Ok(peer_closed) => peer_closed,
             Err(error) => {
                 // Lets the alert out before the connection closes.
-                let _ = self.write_out(cx);
+                let _ = self.write_out(cx, 0);
                 return Err(TunnelEnd::Tls(error));
             }
         };
@@ -124,10 +128,19 @@ impl Driver {
     }
 
     fn write_turn(&mut self, core: &mut Core, cx: &mut Context<'_>) -> Result<(), TunnelEnd> {
+        // A write that leaves a small packet behind costs the way of a packet more, at both ends; what
+        // follows in a moment can have it with it.
+        let more_follows = std::mem::take(&mut core.more_follows);
+        let mut waits_for_more = false;
         loop {
             self.encrypt_output(core)?;
+            let held = if more_follows { self.session.ciphertext().len() % self.burst } else { 0 };
+            if !self.write_out(cx, held)? {
+                break;
+            }
             // What did not fit before goes now: nobody else would ask for it.
-            if !self.write_out(cx)? || core.codec.output().is_empty() {
+            if core.codec.output().is_empty() {
+                waits_for_more = held > 0;
                 break;
             }
         }
@@ -135,6 +148,10 @@ impl Driver {
         detach_memory(self.session.ciphertext(), &core.buffers);
         if core.may_send() {
             core.blocked.drain(..).for_each(std::task::Waker::wake);
+        }
+        if waits_for_more {
+            // The next turn, which comes after the flows', sends it in any case.
+            cx.waker().wake_by_ref();
         }
         Ok(())
     }
@@ -156,11 +173,12 @@ impl Driver {
         Ok(())
     }
 
-    /// Writes until the kernel takes no more. True when everything went out.
-    fn write_out(&mut self, cx: &mut Context<'_>) -> Result<bool, TunnelEnd> {
+    /// Writes all but the last `held` octets, until the kernel takes no more. True when it took them.
+    fn write_out(&mut self, cx: &mut Context<'_>, held: usize) -> Result<bool, TunnelEnd> {
         let ciphertext = self.session.ciphertext();
-        while !ciphertext.is_empty() {
-            match self.socket.poll_write(cx, ciphertext.filled()).map_err(TunnelEnd::Io)? {
+        while ciphertext.len() > held {
+            let due = ciphertext.len() - held;
+            match self.socket.poll_write(cx, &ciphertext.filled()[..due]).map_err(TunnelEnd::Io)? {
                 Poll::Ready(n) => ciphertext.consume(n),
                 Poll::Pending => return Ok(false),
             }
@@ -187,7 +205,7 @@ impl Driver {
         };
         self.write_turn(core, cx)?;
         self.session.close();
-        self.write_out(cx)?;
+        self.write_out(cx, 0)?;
         Err(end)
     }
 
