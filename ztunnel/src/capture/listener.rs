@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::netns::{NamespaceError, NetworkNamespace};
 use super::rules::CapturePort;
-use super::socket::{KEEPALIVE, UNSENT};
+use super::socket::{KEEPALIVE, UNSENT, keep_unpaced};
 
 /// Listening sockets of one pod. A port may have several: connections are spread over them.
 #[derive(Debug, Default)]
@@ -134,7 +134,9 @@ fn bind(port: CapturePort, address: SocketAddr) -> io::Result<Socket> {
 fn set_inherited(socket: &Socket, port: CapturePort) -> io::Result<()> {
     match port {
         CapturePort::InboundHbone => socket.set_tcp_notsent_lowat(UNSENT)?,
-        CapturePort::Outbound | CapturePort::InboundPlaintext => {}
+        // Its clients are the pod's own processes.
+        CapturePort::Outbound => keep_unpaced(socket)?,
+        CapturePort::InboundPlaintext => {}
     }
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&KEEPALIVE)

@@ -47,6 +47,9 @@ fn accepted_connections_have_their_options_from_the_listening_socket() {
             if std::ptr::eq(listener, &agent.hbone) {
                 assert_eq!(options.tcp_notsent_lowat().unwrap(), socket::UNSENT, "{family:?}");
             }
+            if std::ptr::eq(listener, &agent.outbound) {
+                assert_unpaced(&options);
+            }
             assert!(options.tcp_nodelay().unwrap(), "{family:?}: small writes would wait");
             assert!(options.keepalive().unwrap(), "{family:?}: a client that vanished is never noticed");
             assert_eq!(options.tcp_keepalive_time().unwrap(), Duration::from_secs(180), "{family:?}");
@@ -104,6 +107,7 @@ fn the_application_sees_the_clients_address_and_its_answers_come_back() {
             let mut client = connect(&network.outside, network.pod_address(family, 80)).unwrap();
             let (mut inbound, peer) = accept(&agent.plaintext);
             let mut forwarded = connect_application(&network, peer.ip(), family, 80);
+            assert_unpaced(&SockRef::from(&forwarded));
             let (mut served, seen) = accept(&application);
             assert_eq!(seen.ip(), peer.ip(), "{backend} {family:?}");
             assert_ne!(seen.port(), peer.port());
@@ -111,6 +115,11 @@ fn the_application_sees_the_clients_address_and_its_answers_come_back() {
             exchange(&mut client, &mut inbound);
         }
     }
+}
+
+/// Within the pod nothing is congested, and pacing costs a timer for each burst.
+fn assert_unpaced(socket: &SockRef<'_>) {
+    assert!(socket.tcp_congestion().unwrap().starts_with(b"reno\0"), "the system's congestion control");
 }
 
 fn connect_application(network: &Network, client: IpAddr, family: Family, port: u16) -> TcpStream {
