@@ -217,7 +217,7 @@ impl Socket {
     /// Octets of payload in the largest packet that the kernel hands to the network card, which cuts it
     /// into segments: what is written in multiples of it leaves no small packet behind each write.
     pub fn burst(&self) -> usize {
-        // Without an answer every write goes out whole.
+        // Without an answer any size does: at worst a small packet is left behind, as without this.
         let segment = socket2::SockRef::from(self.get()).tcp_mss().unwrap_or(1).max(1) as usize;
         (LARGEST_PACKET / segment).max(1) * segment
     }
