@@ -1,17 +1,23 @@
-//! What a request and a connection cost an agent, in system calls: counted, not timed.
+//! What a request and a connection cost an agent in system calls, and bulk in packets: counted, not timed.
 //!
 //! A budget is what was counted when it was last set, and a margin for timers and for two messages
 //! that meet; a failure shows each call. After a change that is meant, set the budget to what the
 //! failure shows.
 
+use std::io::{self, Write};
+use std::net::Shutdown;
+
 use ambit_tests::mesh::{AgentLog, Mesh, Settings};
+use ambit_tests::namespace::Namespace;
 use ambit_tests::pod::Pod;
+use ambit_tests::process;
 use ambit_tests::trace::{Calls, Trace};
-use ambit_tests::traffic::{self, Held};
+use ambit_tests::traffic::{self, Held, serve_one};
 use ambit_tests::wait::{self, SOON};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 const PORT: u16 = 9000;
+const BULK_PORT: u16 = 9001;
 const CLIENT: &str = "n1";
 const SERVER: &str = "n2";
 
@@ -62,6 +68,59 @@ pub(crate) fn a_connection_costs_what_it_did() -> Result<()> {
     ];
     let (mesh, client, server) = pair()?;
     check(&mesh, &BUDGETS, CONNECTIONS, || Held::open(&client, server.at(PORT))?.close())
+}
+
+/// An agent that sends the last octets of each turn by themselves has a small packet behind every few
+/// hundred kilobytes, each with the whole way of a packet at both ends.
+pub(crate) fn bulk_leaves_in_whole_packets() -> Result<()> {
+    const BYTES: u64 = 128 << 20;
+    /// What the application had not written in time goes without what follows.
+    const SHORT_FOR_EACH_MIB: u64 = 1;
+    let (_mesh, client, server) = pair()?;
+    let receiving = serve_one(&server, BULK_PORT, |mut stream| Ok(io::copy(&mut stream, &mut io::sink())?))?;
+    let mut stream = client.connect(server.at(BULK_PORT))?;
+    let piece = vec![b'a'; 1 << 20];
+    for _ in 0..BYTES / piece.len() as u64 {
+        stream.write_all(&piece)?;
+    }
+    stream.shutdown(Shutdown::Write)?;
+    ensure!(receiving.finish()? == BYTES, "not all arrived");
+    let sent = Sent::by_tunnels_of(client.namespace())?;
+    ensure!(sent.octets > BYTES, "not the tunnel that carried the bulk: {sent:?}");
+    let short = sent.segments.saturating_sub(sent.octets / sent.segment);
+    ensure!(
+        short <= SHORT_FOR_EACH_MIB * (BYTES >> 20),
+        "{short} short packets in {} MiB: {sent:?}",
+        BYTES >> 20
+    );
+    Ok(())
+}
+
+/// What the kernel says of a TCP connection.
+#[derive(Debug)]
+struct Sent {
+    octets: u64,
+    segments: u64,
+    /// The largest number of octets in one.
+    segment: u64,
+}
+
+impl Sent {
+    /// Of the one tunnel that a pod has open.
+    fn by_tunnels_of(pod: &Namespace) -> Result<Self> {
+        let told = process::succeed(pod.command("ss").args(["-tinHO", "dst", ":15008"]))?;
+        let value = |key: &str| -> Result<u64> {
+            let values: Vec<&str> =
+                told.split_whitespace().filter_map(|word| word.strip_prefix(key)).collect();
+            let [value] = values[..] else { bail!("{key} is not there once: {told}") };
+            value.parse().with_context(|| told.clone())
+        };
+        Ok(Self {
+            octets: value("bytes_sent:")?,
+            segments: value("data_segs_out:")?,
+            segment: value("mss:")?,
+        })
+    }
 }
 
 /// Does a number of units of work while the agents are followed, and holds them to their budgets.

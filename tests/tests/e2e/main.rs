@@ -79,6 +79,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     transfer::many_connections_leak_nothing,
     costs::a_request_on_an_open_connection_wakes_no_other_thread,
     costs::a_connection_costs_what_it_did,
+    costs::bulk_leaves_in_whole_packets,
     interoperation::envoy_reaches_our_pods,
     interoperation::our_pods_reach_envoy,
     policy::an_edit_reaches_new_and_open_connections_within_a_second,
