@@ -1,5 +1,5 @@
 //! The figures as SVG plots: how Ambit compares with the better peer, how throughput and processor time
-//! go with the number of streams, how latency goes with the rate.
+//! go with the number of streams, how latency goes with the rate, how both go with the delay.
 //!
 //! Only what a run has measured is drawn.
 
@@ -73,6 +73,14 @@ fn charts(figures: &[Figure]) -> Vec<Chart> {
         );
         charts.extend(chart(figures, metric, rate, titles));
     }
+    for metric in [Metric::Throughput, Metric::Latency99] {
+        let titles = (
+            format!("{metric}-over-delay"),
+            format!("{metric} ({}), 0.1 % loss", metric.unit()),
+            "round trip",
+        );
+        charts.extend(chart(figures, metric, delay, titles));
+    }
     charts
 }
 
@@ -97,6 +105,10 @@ fn streams(case: Case, wanted: Spread, direction: Direction) -> Option<u16> {
 
 fn rate(case: Case) -> Option<String> {
     if let Case::Paced(pace) = case { Some(pace.per_second.to_string()) } else { None }
+}
+
+fn delay(case: Case) -> Option<String> {
+    if let Case::Delayed { millis } = case { Some(format!("{millis} ms")) } else { None }
 }
 
 /// None where there are not two places to draw a line between.

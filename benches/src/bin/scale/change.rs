@@ -14,16 +14,18 @@ use ambit_tests::control::token_path;
 use ambit_tests::mesh::{Mesh, Settings as MeshSettings};
 use ambit_tests::{http, traffic, wait};
 use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
 
+use crate::plot::Panel;
 use crate::probe::{Pinger, until_answers};
-use crate::process::{cpu_seconds, memory};
+use crate::process::{Memory, cpu_seconds, memory};
 use crate::{Settings, crowd};
 
-/// Measures, and writes a table.
+/// Measures among so many workloads.
 ///
 /// # Errors
 /// When a part of the mesh does not start, or a change does not arrive.
-pub(crate) fn run(settings: &Settings) -> Result<String> {
+pub(crate) fn run(settings: &Settings, workloads: u32) -> Result<Row> {
     let programs = MeshSettings { workers: 1, ..MeshSettings::default() };
     let mesh = Mesh::with_settings(programs, NODES)?;
     mesh.ambient_namespace("shop")?;
@@ -33,8 +35,8 @@ pub(crate) fn run(settings: &Settings) -> Result<String> {
     for pod in [&server, &flips] {
         traffic::echo(pod, ECHO)?;
     }
-    eprintln!("writing {} workloads", settings.workloads);
-    crowd::write(&mesh, settings)?;
+    eprintln!("writing {workloads} workloads");
+    crowd::write(&mesh, settings, workloads)?;
     let start = Instant::now();
     mesh.control().start_within(PATIENCE)?;
     for node in NODES {
@@ -82,7 +84,7 @@ pub(crate) fn run(settings: &Settings) -> Result<String> {
         });
     }
     pinger.finish()?;
-    table(&mesh, quiet, &changes)
+    row(workloads, &mesh, quiet, &changes)
 }
 
 const NODES: [&str; 2] = ["n1", "n2"];
@@ -97,37 +99,95 @@ struct Change {
     agents_cpu: f64,
 }
 
-fn table(mesh: &Mesh, quiet: Duration, changes: &[Change]) -> Result<String> {
-    let mut table = String::from("| figure | median | worst |\n|---|---|---|\n");
-    let mut row = |name: &str, value: fn(&Change) -> f64| {
-        let mut values: Vec<f64> = changes.iter().map(value).collect();
+/// What one size costs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) workloads: u32,
+    /// Of every change that was made, in milliseconds: until every agent had it, the longest exchange
+    /// meanwhile, the processor time of control and of both agents.
+    arrived: Spread,
+    longest: Spread,
+    control_cpu: Spread,
+    agents_cpu: Spread,
+    /// The longest exchange without a change.
+    quiet: f64,
+    /// Of each process.
+    memory: Vec<(String, Memory)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Spread {
+    median: f64,
+    worst: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
-        let (median, worst) = (values[values.len() / 2], values.last().copied().unwrap_or_default());
-        let _ = writeln!(table, "| {name} | {median:.2} | {worst:.2} |");
-    };
-    row("a change reaches every agent (ms)", |change| change.arrived.as_secs_f64() * 1e3);
-    row("longest exchange meanwhile (ms)", |change| change.longest.as_secs_f64() * 1e3);
-    row("CPU of control for a change (ms)", |change| change.control_cpu * 1e3);
-    row("CPU of both agents for a change, their exchanges included (ms)", |change| change.agents_cpu * 1e3);
-    let _ = writeln!(
-        table,
-        "| longest exchange in 2 s without a change (ms) | {:.2} | |",
-        quiet.as_secs_f64() * 1e3
-    );
-    table.push_str("\n| memory (MB) | anonymous | resident | peak |\n|---|---|---|---|\n");
+        Self { median: values[values.len() / 2], worst: values[values.len() - 1] }
+    }
+}
+
+fn row(workloads: u32, mesh: &Mesh, quiet: Duration, changes: &[Change]) -> Result<Row> {
     let mut processes = vec![("control".to_owned(), mesh.control().pid()?)];
     for agent in mesh.agents() {
         processes.push((format!("ztunnel on {}", agent.node()), agent.process()?.pid()));
     }
-    for (name, pid) in processes {
-        let memory = memory(pid)?;
-        let _ = writeln!(
-            table,
-            "| {name} | {:.1} | {:.1} | {:.1} |",
-            memory.anonymous, memory.resident, memory.peak
-        );
+    let memory = processes.into_iter().map(|(name, pid)| Ok((name, memory(pid)?))).collect::<Result<_>>()?;
+    let of = |value: fn(&Change) -> f64| Spread::of(changes.iter().map(value));
+    Ok(Row {
+        workloads,
+        arrived: of(|change| change.arrived.as_secs_f64() * 1e3),
+        longest: of(|change| change.longest.as_secs_f64() * 1e3),
+        control_cpu: of(|change| change.control_cpu * 1e3),
+        agents_cpu: of(|change| change.agents_cpu * 1e3),
+        quiet: quiet.as_secs_f64() * 1e3,
+        memory,
+    })
+}
+
+impl Row {
+    /// The row as tables.
+    pub(crate) fn table(&self) -> String {
+        let mut table =
+            format!("{} workloads:\n\n| figure | median | worst |\n|---|---|---|\n", self.workloads);
+        for (name, spread) in [
+            ("a change reaches every agent (ms)", &self.arrived),
+            ("longest exchange meanwhile (ms)", &self.longest),
+            ("CPU of control for a change (ms)", &self.control_cpu),
+            ("CPU of both agents for a change, their exchanges included (ms)", &self.agents_cpu),
+        ] {
+            let _ = writeln!(table, "| {name} | {:.2} | {:.2} |", spread.median, spread.worst);
+        }
+        let _ = writeln!(table, "| longest exchange in 2 s without a change (ms) | {:.2} | |", self.quiet);
+        table.push_str("\n| memory (MB) | anonymous | resident | peak |\n|---|---|---|---|\n");
+        for (name, memory) in &self.memory {
+            let Memory { anonymous, resident, peak } = memory;
+            let _ = writeln!(table, "| {name} | {anonymous:.1} | {resident:.1} | {peak:.1} |");
+        }
+        table
     }
-    Ok(table)
+}
+
+/// What grows with the number of workloads.
+pub(crate) fn panels(rows: &[Row]) -> Vec<Panel> {
+    let panel = |title, goal, value: fn(&Row) -> f64| Panel {
+        title,
+        size: "workloads",
+        goal,
+        lines: vec![("", rows.iter().map(|row| (f64::from(row.workloads), value(row))).collect())],
+        logarithmic: false,
+    };
+    let of_agents = |row: &Row| {
+        let agents = row.memory.iter().filter(|(name, _)| name != "control");
+        agents.map(|(_, memory)| memory.anonymous).fold(0.0, f64::max)
+    };
+    vec![
+        panel("a change at both agents, median (ms)", Some(1_000.0), |row| row.arrived.median),
+        panel("an agent's anonymous memory (MB)", Some(120.0), of_agents),
+        panel("control's processor time for a change (ms)", None, |row| row.control_cpu.median),
+    ]
 }
 
 /// Waits until control uses no processor.

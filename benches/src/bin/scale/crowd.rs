@@ -12,17 +12,17 @@ use crate::Settings;
 ///
 /// # Errors
 /// When a file cannot be written.
-pub(crate) fn write(mesh: &Mesh, settings: &Settings) -> Result<()> {
+pub(crate) fn write(mesh: &Mesh, settings: &Settings, workloads: u32) -> Result<()> {
     for namespace in 0..settings.namespaces {
         mesh.ambient_namespace(&format!("team-{namespace}"))?;
     }
-    for node in 0..settings.workloads.div_ceil(PODS_ON_A_NODE) {
+    for node in 0..workloads.div_ceil(PODS_ON_A_NODE) {
         mesh.configuration().node(&format!("worker-{node}"))?;
     }
-    let in_one = settings.workloads.div_ceil(settings.namespaces);
+    let in_one = workloads.div_ceil(settings.namespaces);
     for namespace in 0..settings.namespaces {
         let first = namespace * in_one;
-        let pods: Vec<u32> = (first..(first + in_one).min(settings.workloads)).collect();
+        let pods: Vec<u32> = (first..(first + in_one).min(workloads)).collect();
         let mut services = String::new();
         for app in 0..in_one.div_ceil(PODS_OF_AN_APP) {
             service(&mut services, namespace, app);

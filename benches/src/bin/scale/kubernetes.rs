@@ -7,7 +7,6 @@
 mod api_server;
 mod cluster;
 mod followers;
-mod plot;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -21,6 +20,7 @@ use tokio::time::{Instant, interval};
 
 pub(crate) use api_server::serve as serve_api;
 
+use crate::plot::{self, Panel};
 use crate::process::{Memory, cpu_seconds, memory};
 use api_server::ApiProcess;
 use cluster::Cluster;
@@ -88,9 +88,24 @@ pub(crate) fn run(settings: &Settings) -> Result<String> {
         rows.push(runtime.block_on(measure(settings, *pods))?);
     }
     if let Some(file) = &settings.plot {
-        plot::draw(&rows, file)?;
+        plot::draw(&panels(&rows), file)?;
     }
     Ok(table(&rows, settings))
+}
+
+fn panels(rows: &[Row]) -> Vec<Panel> {
+    let panel = |title, goal, value: fn(&Row) -> f64| Panel {
+        title,
+        size: "pods",
+        goal: Some(goal),
+        lines: vec![("", rows.iter().map(|row| (row.pods as f64, value(row))).collect())],
+        logarithmic: false,
+    };
+    vec![
+        panel("a change at all nodes, p99 under load (ms)", 500.0, |row| row.loaded.p99.as_secs_f64() * 1e3),
+        panel("control's memory at most (MB)", 300.0, |row| row.memory.peak),
+        panel("control's processors under load", 1.0, |row| row.cores),
+    ]
 }
 
 async fn measure(settings: &Settings, pods: usize) -> Result<Row> {

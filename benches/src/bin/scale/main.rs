@@ -9,12 +9,13 @@
 mod change;
 mod crowd;
 mod kubernetes;
+mod plot;
 mod policies;
 mod probe;
 mod process;
 
-use std::env;
 use std::io::{Write, stdout};
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 
 use ambit_tests::{log, sandbox};
@@ -32,7 +33,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Suite {
     /// How long one authorization takes with 1 to 10,000 policies.
-    Policies,
+    Policies(policies::Settings),
     /// Memory of an agent, and how long one change takes to reach agents, among many workloads.
     Workloads(Settings),
     /// How long one change takes from a Kubernetes API server to every node, and what control costs.
@@ -45,9 +46,9 @@ enum Suite {
 /// What a run may change.
 #[derive(Clone, Debug, Args)]
 struct Settings {
-    /// Workloads beside the few that carry traffic.
-    #[arg(long, default_value_t = 100_000, value_name = "N")]
-    workloads: u32,
+    /// Workloads beside the few that carry traffic; each number is measured in a mesh of its own.
+    #[arg(long, value_delimiter = ',', default_values_t = [100_000], value_name = "N")]
+    workloads: Vec<u32>,
     /// Kubernetes namespaces that they are spread over.
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     namespaces: u32,
@@ -57,16 +58,19 @@ struct Settings {
     /// Changes that are measured; the endpoint goes at one and comes at the next.
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     changes: u32,
-    /// This is the inner process.
+    /// Where to draw the figures over the number of workloads, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// This is the inner process, which measures the first number.
     #[arg(long, hide = true)]
     inside_sandbox: bool,
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().suite {
-        Suite::Policies => policies::run(&mut stdout()),
+        Suite::Policies(settings) => policies::run(&settings, &mut stdout()),
         Suite::Workloads(settings) if settings.inside_sandbox => inside(&settings),
-        Suite::Workloads(_) => outside(),
+        Suite::Workloads(settings) => outside(&settings),
         Suite::Kubernetes(settings) => run_kubernetes(&settings),
         Suite::ApiServer => kubernetes::serve_api(),
     };
@@ -85,22 +89,42 @@ fn run_kubernetes(settings: &kubernetes::Settings) -> Result<()> {
     write!(stdout(), "{table}").context("the figures cannot be written")
 }
 
-/// Starts the inner process.
-fn outside() -> Result<()> {
+/// Starts an inner process for each size, and writes what they measured.
+fn outside(settings: &Settings) -> Result<()> {
     sandbox::die_with_parent()?;
-    let arguments = env::args_os().skip(1).chain(["--inside-sandbox".into()]);
-    let status = sandbox::command(arguments)?
-        .stdin(Stdio::null())
-        .status()
-        .context("the sandbox cannot be started")?;
-    ensure!(status.success(), "the run failed: {status}");
+    let mut rows = Vec::new();
+    for workloads in &settings.workloads {
+        let Settings { namespaces, pods_in_a_file, changes, .. } = settings;
+        let arguments = [
+            "workloads".to_owned(),
+            "--inside-sandbox".to_owned(),
+            format!("--workloads={workloads}"),
+            format!("--namespaces={namespaces}"),
+            format!("--pods-in-a-file={pods_in_a_file}"),
+            format!("--changes={changes}"),
+        ];
+        let output = sandbox::command(arguments)?
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .context("the sandbox cannot be started")?;
+        ensure!(output.status.success(), "the run with {workloads} workloads failed: {}", output.status);
+        let row: change::Row =
+            serde_json::from_slice(&output.stdout).context("the inner process's figures")?;
+        writeln!(stdout(), "{}", row.table()).context("the figures cannot be written")?;
+        rows.push(row);
+    }
+    if let Some(file) = &settings.plot {
+        plot::draw(&change::panels(&rows), file)?;
+    }
     Ok(())
 }
 
 fn inside(settings: &Settings) -> Result<()> {
     sandbox::furnish()?;
-    let table = change::run(settings).inspect_err(|_| eprintln!("{}", log::tails(LOG_TAIL)))?;
-    write!(stdout(), "{table}").context("the figures cannot be written")
+    let workloads = *settings.workloads.first().context("no number of workloads")?;
+    let row = change::run(settings, workloads).inspect_err(|_| eprintln!("{}", log::tails(LOG_TAIL)))?;
+    serde_json::to_writer(stdout(), &row).context("the figures cannot be written")
 }
 
 /// Lines of each program's log that the report of a failure shows.

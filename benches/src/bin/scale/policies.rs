@@ -6,6 +6,7 @@
 
 use std::hint::black_box;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,12 +21,24 @@ use ambit_mesh::workload::{
     Locality, NetworkMode, TunnelProtocol, Workload, WorkloadStatus, WorkloadType, WorkloadUid,
 };
 use anyhow::{Result, ensure};
+use clap::Args;
+
+use crate::plot::{self, Panel};
+
+/// What a run may change.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Settings {
+    /// Where to draw the figures over the number of policies, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+}
 
 /// Measures and writes a table.
 ///
 /// # Errors
 /// When an answer is wrong, or the table cannot be written.
-pub(crate) fn run(to: &mut impl Write) -> Result<()> {
+pub(crate) fn run(settings: &Settings, to: &mut impl Write) -> Result<()> {
+    let mut rows = Vec::new();
     writeln!(to, "| policies | allowed (ns) | none allows (ns) | denied (ns) | preparation (ms) |")?;
     writeln!(to, "|---|---|---|---|---|")?;
     for count in [1, 10, 100, 1_000, 10_000] {
@@ -39,7 +52,27 @@ pub(crate) fn run(to: &mut impl Write) -> Result<()> {
         let preparation = start.elapsed().as_secs_f64() * 1e3;
         let [allowed, refused, denied] = [Case::Allowed, Case::NoneAllows, Case::Denied]
             .map(|case| nanoseconds(&snapshot, &case.connections(count), case));
-        writeln!(to, "| {count} | {} | {} | {} | {preparation:.1} |", allowed?, refused?, denied?)?;
+        let (allowed, refused, denied) = (allowed?, refused?, denied?);
+        writeln!(to, "| {count} | {allowed} | {refused} | {denied} | {preparation:.1} |")?;
+        rows.push((f64::from(count), [allowed, refused, denied], preparation));
+    }
+    if let Some(file) = &settings.plot {
+        let of_case = |case: usize| rows.iter().map(|(count, ns, _)| (*count, ns[case] as f64)).collect();
+        let one = Panel {
+            title: "one authorization (ns)",
+            size: "policies",
+            goal: Some(2_000.0),
+            lines: vec![("allowed", of_case(0)), ("none allows", of_case(1)), ("denied", of_case(2))],
+            logarithmic: true,
+        };
+        let preparation = Panel {
+            title: "preparation after a change (ms)",
+            size: "policies",
+            goal: None,
+            lines: vec![("", rows.iter().map(|(count, _, preparation)| (*count, *preparation)).collect())],
+            logarithmic: true,
+        };
+        plot::draw(&[one, preparation], file)?;
     }
     Ok(())
 }

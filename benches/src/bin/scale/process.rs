@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 /// Processor time in seconds, user and system together, of all threads.
 ///
@@ -21,7 +22,7 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Memory of a process in MB (10^6 octets).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Memory {
     /// Pages of no file, now.
     pub(crate) anonymous: f64,
