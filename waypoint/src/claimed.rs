@@ -12,6 +12,7 @@ use ambit_mesh::policy::PolicyNames;
 use ambit_mesh::workload::{
     Locality, NetworkMode, ServicePorts, TunnelProtocol, Workload, WorkloadStatus, WorkloadType, WorkloadUid,
 };
+use metrics::counter;
 
 /// Octets of a label's value: a name of Kubernetes has fewer.
 const LONGEST: usize = 253;
@@ -101,6 +102,7 @@ impl Claims {
             self.forget(now);
         }
         if !self.has_room(identity) {
+            counter!("ambit_clients_beyond_limit_total").increment(1);
             return None;
         }
         let workload = Arc::new(workload(&texts, identity));
@@ -168,6 +170,8 @@ fn workload(texts: &Texts, identity: &SpiffeId) -> Workload {
 
 #[cfg(test)]
 mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
     use super::*;
 
     fn identity(account: &str) -> SpiffeId {
@@ -227,7 +231,12 @@ mod tests {
         for index in 1..OF_ONE_IDENTITY {
             assert!(told(&mut claims, &value(index), now).is_some());
         }
-        assert!(told(&mut claims, &value(OF_ONE_IDENTITY), now).is_none(), "too many");
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let beyond =
+            metrics::with_local_recorder(&recorder, || told(&mut claims, &value(OF_ONE_IDENTITY), now));
+        assert!(beyond.is_none(), "too many");
+        let rendered = recorder.handle().render();
+        assert!(rendered.contains("ambit_clients_beyond_limit_total 1\n"), "{rendered}");
         assert!(told(&mut claims, &value(1), now).is_some(), "known");
         let other = Baggage::parse([&b"service.name=other"[..]]);
         assert!(claims.take(&other, &identity("other"), now).is_some(), "others are counted apart");

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ambit_mesh::http::WaypointSnapshot;
 use arc_swap::ArcSwapOption;
+use metrics::counter;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -64,6 +65,9 @@ impl SnapshotWriter {
             replaced.push_back((Instant::now(), before));
             let first = (replaced.len() > MOST_REPLACED).then(|| replaced.pop_front());
             drop(replaced);
+            if first.is_some() {
+                counter!("ambit_configurations_forgotten_early_total").increment(1);
+            }
             // What it alone held is freed without the lock.
             drop(first);
         }
@@ -114,5 +118,35 @@ impl SnapshotReader {
     /// False when there will be no other.
     pub async fn changed(&mut self) -> bool {
         self.versions.changed().await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ambit_mesh::http::{GatewayName, Myself, WaypointState};
+    use ambit_mesh::workload::WorkloadUid;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn what_goes_before_its_time_is_counted() {
+        let gateway = GatewayName { namespace: "shop".into(), name: "waypoint".into() };
+        let workload = WorkloadUid("Kubernetes//Pod/shop/waypoint".into());
+        let snapshot = WaypointState::new(Myself { gateway, workload }).snapshot();
+        let (mut writer, reader) = store();
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            // The first replaces nothing.
+            for _ in 0..=MOST_REPLACED {
+                writer.publish(Arc::clone(&snapshot));
+            }
+            let rendered = recorder.handle().render();
+            assert!(!rendered.contains("forgotten_early"), "within the limit: {rendered}");
+            writer.publish(snapshot);
+        });
+        let rendered = recorder.handle().render();
+        assert!(rendered.contains("ambit_configurations_forgotten_early_total 1\n"), "{rendered}");
+        assert_eq!(reader.replaced_within(Duration::from_secs(3600)).len(), MOST_REPLACED);
     }
 }

@@ -1,5 +1,6 @@
 //! No way of writing a request gets around a policy: what was authorized is what is sent, and at most one
-//! request reaches the application for each that was allowed. Raw octets at both ends.
+//! request reaches the application for each that was allowed. Raw octets at both ends. Long because it is one list of
+//! ways, most of it the octets themselves.
 
 #![expect(clippy::unwrap_used, reason = "what fails in a test's own set-up fails the test")]
 
