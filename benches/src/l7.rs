@@ -8,7 +8,6 @@ use std::fmt;
 use std::fs;
 use std::io::{Write, stdout};
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::str::FromStr;
 
 use ambit_tests::sandbox;
@@ -154,13 +153,7 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
 
 fn run_inside(stage: Stage) -> Result<(Machine, Taken)> {
     let arguments = std::env::args_os().skip(1).chain(["--inside-sandbox".into(), stage.to_string().into()]);
-    let output = sandbox::command(arguments)?
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("the sandbox cannot be started")?;
-    ensure!(output.status.success(), "{stage} failed: {}", output.status);
-    serde_json::from_slice(&output.stdout).context("the inner process's readings")
+    sandbox::outcome_of(&stage.to_string(), arguments)
 }
 
 fn inside(settings: &Settings, stage: Stage) -> Result<()> {

@@ -26,7 +26,7 @@ use std::env;
 use std::fs;
 use std::io::{Write, stdout};
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 
 use ambit_tests::{log, sandbox};
 use anyhow::{Context, Result, ensure};
@@ -213,13 +213,7 @@ fn outside(settings: &Settings) -> Result<()> {
 
 fn run_inside(part: Part) -> Result<Taken> {
     let arguments = env::args_os().skip(1).chain(["--inside-sandbox".into(), part.name().into()]);
-    let output = sandbox::command(arguments)?
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("the sandbox cannot be started")?;
-    ensure!(output.status.success(), "the run failed: {}", output.status);
-    serde_json::from_slice(&output.stdout).context("the inner process's readings")
+    sandbox::outcome_of("the run", arguments)
 }
 
 fn inside(settings: &Settings, part: Part) -> Result<()> {

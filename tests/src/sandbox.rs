@@ -9,14 +9,15 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
+use serde::de::DeserializeOwned;
 
 use crate::process;
 
@@ -52,6 +53,24 @@ pub fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Resul
         .arg(env::current_exe().context("the path of this program")?)
         .args(arguments);
     Ok(command)
+}
+
+/// Runs this very program with `arguments` inside a new sandbox, and reads what it writes to standard output
+/// as JSON.
+///
+/// # Errors
+/// When it cannot be started, fails, or writes something else; `what` says which run it was.
+pub fn outcome_of<T: DeserializeOwned, A: AsRef<OsStr>>(
+    what: &str,
+    arguments: impl IntoIterator<Item = A>,
+) -> Result<T> {
+    let output = command(arguments)?
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("the sandbox cannot be started")?;
+    ensure!(output.status.success(), "{what} failed: {}", output.status);
+    serde_json::from_slice(&output.stdout).with_context(|| format!("what {what} found out"))
 }
 
 /// What the inside knows of the outside.

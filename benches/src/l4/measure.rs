@@ -89,6 +89,7 @@ fn load<'a>(lane: &'a Lane, to: &[Ipv4Addr], direction: Direction) -> Bulk<'a> {
         to: to.iter().map(|address| SocketAddr::from((*address, bulk::PORT))).collect(),
         direction,
         processors: lane.processors,
+        may_reset: lane.path == Path::Envoy,
     }
 }
 

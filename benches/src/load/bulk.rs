@@ -26,6 +26,9 @@ pub(crate) struct Bulk<'a> {
     pub(crate) to: Vec<SocketAddr>,
     pub(crate) direction: Direction,
     pub(crate) processors: Processors,
+    /// Whether the close behind the last octet may come as a reset, as Envoy hands it on at times. That
+    /// all octets arrived is seen by counting them.
+    pub(crate) may_reset: bool,
 }
 
 /// What arrived.
@@ -65,7 +68,7 @@ impl Bulk<'_> {
             let senders = self.processors.on(from, || {
                 Ok(sending
                     .into_iter()
-                    .map(|end| scope.spawn(|| send(end, &everyone, span)))
+                    .map(|end| scope.spawn(|| send(end, &everyone, span, self.may_reset)))
                     .collect::<Vec<_>>())
             })?;
             Ok::<_, anyhow::Error>((sum(senders)?, sum(receivers)?))
@@ -97,7 +100,7 @@ fn accept(listener: &TcpListener) -> Result<TcpStream> {
     Ok(listener.accept().context("a connection did not reach the server")?.0)
 }
 
-fn send(mut stream: TcpStream, everyone: &Barrier, span: Duration) -> Result<u64> {
+fn send(mut stream: TcpStream, everyone: &Barrier, span: Duration, may_reset: bool) -> Result<u64> {
     let octets = vec![b'a'; AT_A_TIME];
     let mut sent = 0;
     everyone.wait();
@@ -107,11 +110,10 @@ fn send(mut stream: TcpStream, everyone: &Barrier, span: Duration) -> Result<u64
         sent += AT_A_TIME as u64;
     }
     stream.shutdown(Shutdown::Write)?;
-    // The other end has all of it when it closes. A proxy may hand a close on as a reset, Envoy does at
-    // times: that all octets arrived is seen by counting them.
+    // The other end has all of it when it closes.
     match stream.read(&mut [0]) {
         Ok(0) => Ok(sent),
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(sent),
+        Err(error) if may_reset && error.kind() == ErrorKind::ConnectionReset => Ok(sent),
         Ok(_) => bail!("the receiving end sent something"),
         Err(error) => Err(error.into()),
     }

@@ -16,10 +16,10 @@ mod process;
 
 use std::io::{Write, stdout};
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 
 use ambit_tests::{log, sandbox};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
 /// Benchmarks of size. Run them by `scripts/bench scale`, which builds and installs what they need.
@@ -103,14 +103,8 @@ fn outside(settings: &Settings) -> Result<()> {
             format!("--pods-in-a-file={pods_in_a_file}"),
             format!("--changes={changes}"),
         ];
-        let output = sandbox::command(arguments)?
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .context("the sandbox cannot be started")?;
-        ensure!(output.status.success(), "the run with {workloads} workloads failed: {}", output.status);
-        let row: change::Row =
-            serde_json::from_slice(&output.stdout).context("the inner process's figures")?;
+        let what = format!("the run with {workloads} workloads");
+        let row: change::Row = sandbox::outcome_of(&what, arguments)?;
         writeln!(stdout(), "{}", row.table()).context("the figures cannot be written")?;
         rows.push(row);
     }

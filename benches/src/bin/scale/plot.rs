@@ -72,7 +72,7 @@ impl Panel {
             let line = [(across.start, goal), (across.end, goal)];
             chart.draw_series(LineSeries::new(line, RED.mix(0.5))).map_err(failed)?;
         }
-        for ((name, points), color) in self.lines.iter().zip([BLUE, GREEN, MAGENTA]) {
+        for ((name, points), color) in self.lines.iter().zip([BLUE, GREEN, MAGENTA].into_iter().cycle()) {
             let line = LineSeries::new(points.iter().copied(), color.stroke_width(2)).point_size(4);
             let drawn = chart.draw_series(line).map_err(failed)?;
             if !name.is_empty() {
