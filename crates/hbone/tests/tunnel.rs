@@ -6,46 +6,20 @@ mod support;
 
 use std::cell::Cell;
 use std::collections::HashSet;
-use std::future::Future;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_hbone::buffer::BufferPool;
-use ambit_hbone::codec::{ConnectRequest, Reason, Settings};
+use ambit_hbone::codec::{Reason, Settings};
 use ambit_hbone::pool::Pool;
 use ambit_hbone::pool::policy::Limits;
 use ambit_hbone::relay::{IdleLimits, RelayCause, RelayEnd, Stop, relay};
 use ambit_hbone::tls::TlsSession;
 use ambit_hbone::tunnel::{HandshakeError, Tunnel, TunnelStream, handshake};
-use support::{Root, application, tcp_pair, tunnel_pair};
+use support::{DEFAULT, PATIENT, REQUEST, Root, application, open, pattern, run, tcp_pair, tunnel_pair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::task::{LocalSet, spawn_local};
-
-const DEFAULT: (Settings, Settings) = (Settings::CLIENT, Settings::SERVER);
-const PATIENT: IdleLimits =
-    IdleLimits { open: Duration::from_secs(3600), half_closed: Duration::from_secs(3600) };
-const REQUEST: ConnectRequest<'static> =
-    ConnectRequest { authority: "10.0.0.1:80", headers: &[("forwarded", "for=\"10.0.0.2:1\"")] };
-
-fn run<F: Future<Output = ()>>(test: F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, test);
-}
-
-/// An open stream through the tunnel, both halves answered.
-async fn open(client: &Tunnel, server: &Tunnel) -> (TunnelStream, TunnelStream) {
-    let mut near = client.open(&REQUEST).unwrap();
-    let (head, mut far) = server.next_request().await.unwrap();
-    assert!(head.is_connect());
-    assert_eq!(head.authority(), "10.0.0.1:80");
-    assert_eq!(head.headers().text("forwarded"), Some("for=\"10.0.0.2:1\""));
-    far.accept(&[("baggage", "k8s.pod.name=web")]);
-    let response = near.response().await.unwrap();
-    assert_eq!(response.status, 200);
-    assert_eq!(response.headers.text("baggage"), Some("k8s.pod.name=web"));
-    (near, far)
-}
+use tokio::task::spawn_local;
 
 type Ending = tokio::task::JoinHandle<RelayEnd<&'static str>>;
 
@@ -72,10 +46,6 @@ async fn joined() -> (Tunnel, Tunnel, Joined) {
     let (near, far) = open(&client, &server).await;
     let joined = join(near, far, PATIENT);
     (client, server, joined)
-}
-
-fn pattern(length: usize, seed: u8) -> Vec<u8> {
-    (0..length).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed) ^ (i >> 8) as u8).collect()
 }
 
 #[test]
@@ -445,79 +415,5 @@ fn flows_that_ask_during_a_dial_share_its_tunnel_or_its_failure() {
             assert_eq!((a.is_err(), b.is_err()), (fails, fails));
             assert_eq!(dials.get(), 1, "fails: {fails}");
         }
-    });
-}
-
-/// Both ends as octets, without a socket of an application.
-#[test]
-fn octets_pass_both_ways_and_a_reader_that_stops_stops_the_writer() {
-    run(async {
-        let (client, server) = tunnel_pair(DEFAULT).await;
-        let (mut near, mut far) = open(&client, &server).await;
-        let sent = pattern(9 << 20, 3);
-        let expected = sent.clone();
-        let mut writing = spawn_local(async move {
-            let mut left = &sent[..];
-            while !left.is_empty() {
-                let n = std::future::poll_fn(|cx| near.poll_transmit(cx, left)).await.unwrap();
-                left = &left[n..];
-            }
-            near.end();
-            let mut room = [0; 16];
-            let n = std::future::poll_fn(|cx| near.poll_receive(cx, &mut room)).await.unwrap();
-            assert_eq!(&room[..n], b"thanks");
-            let end = std::future::poll_fn(|cx| near.poll_receive(cx, &mut room)).await.unwrap();
-            assert_eq!(end, 0);
-        });
-        let early = tokio::time::timeout(Duration::from_millis(200), &mut writing).await;
-        assert!(early.is_err(), "nobody has read yet: the window holds it");
-        let (mut received, mut room) = (Vec::new(), vec![0; 64 * 1024]);
-        loop {
-            match std::future::poll_fn(|cx| far.poll_receive(cx, &mut room)).await.unwrap() {
-                0 => break,
-                n => received.extend_from_slice(&room[..n]),
-            }
-        }
-        assert!(received == expected);
-        let n = std::future::poll_fn(|cx| far.poll_transmit(cx, b"thanks")).await.unwrap();
-        assert_eq!(n, 6);
-        far.end();
-        writing.await.unwrap();
-    });
-}
-
-/// As a proxy does that lets an idle connection of HTTP/2 go: nobody is to take it for a failure.
-#[test]
-fn who_has_said_all_and_reads_no_more_ends_the_connection_without_an_error() {
-    run(async {
-        let (client, server) = tunnel_pair(DEFAULT).await;
-        let (mut near, far) = open(&client, &server).await;
-        let (mut application, socket) = application();
-        let ending = spawn_local(relay(far, socket, PATIENT, Stop::<()>::default()));
-        let n = std::future::poll_fn(|cx| near.poll_transmit(cx, b"bye")).await.unwrap();
-        assert_eq!(n, 3);
-        near.end();
-        drop(near);
-        let mut received = Vec::new();
-        application.read_to_end(&mut received).await.unwrap();
-        assert_eq!(received, b"bye");
-        let end = ending.await.unwrap();
-        assert!(matches!(end.cause, RelayCause::Finished), "{:?}", end.cause);
-        assert_eq!(client.open_streams() + server.open_streams(), 0);
-    });
-}
-
-#[test]
-fn an_aborted_stream_is_an_error_at_the_far_end_and_never_an_end() {
-    run(async {
-        let (client, server) = tunnel_pair(DEFAULT).await;
-        let (mut near, mut far) = open(&client, &server).await;
-        let n = std::future::poll_fn(|cx| near.poll_transmit(cx, b"half")).await.unwrap();
-        assert_eq!(n, 4);
-        let mut room = [0; 16];
-        let n = std::future::poll_fn(|cx| far.poll_receive(cx, &mut room)).await.unwrap();
-        assert_eq!(&room[..n], b"half");
-        near.abort();
-        std::future::poll_fn(|cx| far.poll_receive(cx, &mut room)).await.unwrap_err();
     });
 }

@@ -1,4 +1,6 @@
 //! RFC 9113, rule by rule, against a peer that breaks it or uses it to the full.
+//!
+//! Long because it is a flat list: a test for each kind of rule, most of it the frames.
 
 use ambit_hbone::codec::{
     Codec, ConnectRequest, ConnectionError, Event, OpenError, Reason, Settings, StreamId,

@@ -1,4 +1,4 @@
-//! The table of outbound decisions.
+//! The table of outbound decisions. Long because it is one table: a row for each way in which a destination is meant.
 
 use proptest::prelude::*;
 use rand::SeedableRng;

@@ -2,7 +2,8 @@
 //! held against the first on whatever policies and requests come up.
 //!
 //! Nothing here uses the comparisons of the code that is tested: texts, addresses, templates, hosts and paths
-//! are read anew, over small vocabularies whose meaning is written beside them.
+//! are read anew, over small vocabularies whose meaning is written beside them. Long because a second reading that
+//! was spread over files could not be held beside the documentation.
 
 use std::net::{IpAddr, Ipv4Addr};
 
