@@ -1,5 +1,7 @@
 //! Routes by the Gateway API's rules: the assertions of its conformance suite that need no connection,
 //! as tables.
+//!
+//! Long because it is one table of decisions, over the one mesh of `testing`.
 
 use http::{HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
